@@ -1,0 +1,3 @@
+module chatapp.dev/api
+
+go 1.26.0

@@ -1,0 +1,3 @@
+module chatapp.dev/dev
+
+go 1.26.0

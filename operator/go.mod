@@ -1,0 +1,3 @@
+module chatapp.dev/operator
+
+go 1.26.0

@@ -1,0 +1,3 @@
+module chatapp.dev/services/graph
+
+go 1.26.0

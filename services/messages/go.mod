@@ -1,0 +1,3 @@
+module chatapp.dev/services/messages
+
+go 1.26.0

@@ -1,0 +1,3 @@
+module chatapp.dev/services/users
+
+go 1.26.0
