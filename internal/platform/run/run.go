@@ -87,7 +87,9 @@ func (p *process) run(name, description string, cli any, vars []kong.Vars) int {
 	slog.SetDefault(log)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	go p.watchSignals(ctx, cancel, log)
+	finished := make(chan struct{})
+	defer close(finished)
+	go p.watchSignals(finished, cancel, log)
 
 	flush, err := telemetry.Setup(ctx, name, log)
 	if err != nil {
@@ -118,17 +120,20 @@ func (p *process) run(name, description string, cli any, vars []kong.Vars) int {
 }
 
 // watchSignals ends the context at the first signal and the process at the second.
-func (p *process) watchSignals(ctx context.Context, cancel context.CancelCauseFunc, log *slog.Logger) {
+func (p *process) watchSignals(finished <-chan struct{}, cancel context.CancelCauseFunc, log *slog.Logger) {
 	select {
-	case <-ctx.Done():
+	case <-finished:
 		return
 	case sig := <-p.signals:
 		log.Info("stopping; another signal stops at once", "signal", sig.String())
 		cancel(signalError{sig})
 	}
-	sig := <-p.signals
-	log.Warn("stopped before everything was finished", "signal", sig.String())
-	p.exit(exitSignal)
+	select {
+	case <-finished:
+	case sig := <-p.signals:
+		log.Warn("stopped before everything was finished", "signal", sig.String())
+		p.exit(exitSignal)
+	}
 }
 
 // signalError is why a context ended: somebody asked the program to stop.
