@@ -11,6 +11,7 @@ export GOWORK := off
 export PATH := $(CURDIR)/.bin:$(PATH)
 
 MODULES := $(shell sed -n 's|^[[:space:]]*\./||p' go.work)
+SERVICES := $(notdir $(patsubst %/main.go,%,$(wildcard services/*/cmd/*/main.go)))
 STORES := $(patsubst %/,%,$(dir $(wildcard services/*/internal/store/sqlc.yaml)))
 
 # The longest that the tests of one package may take.
@@ -39,10 +40,11 @@ torture: chatapp servers ## Send while services, Redis and MySQL die, and check 
 ## Building
 
 .PHONY: build
-build: chatapp ## Build the services and chatapp into .bin
-	@tools/go-build services/users ./cmd/users
-	@tools/go-build services/messages ./cmd/messages
-	@tools/go-build services/graph ./cmd/graph
+build: chatapp $(SERVICES) ## Build the services and chatapp into .bin
+
+.PHONY: $(SERVICES)
+$(SERVICES):
+	@tools/go-build services/$@ ./cmd/$@
 
 .PHONY: chatapp
 chatapp:
@@ -76,7 +78,7 @@ servers:
 ## Generating
 
 .PHONY: generate
-generate: .bin/buf .bin/protoc-gen-go .bin/protoc-gen-go-grpc .bin/sqlc api/.deps ## Generate code from protos, SQL and the GraphQL schema
+generate: .bin/buf .bin/protoc-gen-go .bin/protoc-gen-go-grpc .bin/sqlc api/.deps ## Generate code from protos, SQL and the GraphQL schema, and the list of settings
 	cd api && buf generate
 	@for store in $(STORES); do \
 		echo "sqlc generate in $$store"; \
@@ -84,6 +86,13 @@ generate: .bin/buf .bin/protoc-gen-go .bin/protoc-gen-go-grpc .bin/sqlc api/.dep
 		sqlc generate -f $$store/sqlc.yaml; \
 	done
 	go -C services/graph tool gqlgen generate
+	@$(MAKE) docs/configuration.md
+
+# By a make of its own, since the services are built from what was generated before.
+.PHONY: docs/configuration.md
+docs/configuration.md: $(SERVICES)
+	@tools/config-docs $(SERVICES) >$@.new
+	@mv $@.new $@
 
 .PHONY: generate-check
 generate-check: ## Fail when `make generate` changes a file
