@@ -64,12 +64,11 @@ $(MODULES:%=test/%): test/%: servers
 	go -C $* test -race -timeout $(TIMEOUT) ./...
 
 .PHONY: test-tidb
-test-tidb: chatapp servers ## Test the stores on the embedded TiDB
-	chatapp with-tidb -- $(MAKE) $(STORES:%=test-store/%)
+test-tidb: $(STORES:%=test-tidb/%) ## Test the stores on the embedded TiDB
 
-.PHONY: $(STORES:%=test-store/%)
-$(STORES:%=test-store/%): test-store/%:
-	go -C $* test -race -timeout $(TIMEOUT) ./...
+.PHONY: $(STORES:%=test-tidb/%)
+$(STORES:%=test-tidb/%): test-tidb/%: chatapp
+	chatapp with-tidb -- go -C $* test -race -timeout $(TIMEOUT) ./...
 
 .PHONY: servers
 servers:
