@@ -1,0 +1,178 @@
+// Package users is the service that owns accounts: who somebody is, how they prove it, and how others find them.
+//
+// What it acknowledges is committed in MySQL. It signs access tokens and publishes the keys that verify them, and needs
+// nothing but its own keys to verify its callers. It keeps nothing in memory that another instance would miss: any
+// number of them serve one schema, as long as all of them have the same keys.
+//
+// An access token cannot be taken back before it expires: there are no sessions yet that could be ended.
+package users
+
+import (
+	"context"
+	"database/sql"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	usersv1 "chatapp.dev/api/gen/chatapp/users/v1"
+	"chatapp.dev/internal/platform/identity"
+	"chatapp.dev/internal/platform/mysql"
+	"chatapp.dev/internal/platform/rpc"
+	"chatapp.dev/internal/platform/run"
+	"chatapp.dev/services/users/internal/password"
+	"chatapp.dev/services/users/internal/service"
+	"chatapp.dev/services/users/internal/store"
+)
+
+// minTokenTTL leaves a token good for longer than clocks differ and requests take.
+const minTokenTTL = time.Minute
+
+// Config are the settings of the service.
+type Config struct {
+	run.Common
+
+	RPC      rpc.ServerConfig `embed:"" prefix:"rpc-"`
+	MySQL    mysql.Config     `embed:"" prefix:"mysql-"`
+	Password password.Config  `embed:"" prefix:"password-"`
+
+	// SigningKeys is where the keys are that sign access tokens; see identity.LoadKeys.
+	SigningKeys string `required:"" placeholder:"PATH" help:"Ed25519 keys in PKCS #8 PEM that sign access tokens: a file, or a directory whose files are taken in reverse order of their names. The first key signs, all are published. 'users keys generate' makes one."`
+	// TokenTTL is how long an access token is good. It is long because there are no refresh tokens yet: with them, a
+	// token will live for minutes, and a session for as long as it is used.
+	TokenTTL time.Duration `default:"12h" help:"How long an access token is good (1m or more). It cannot be taken back earlier."`
+
+	// Development registers DevelopmentService.
+	Development bool `help:"Offer the bulk calls that seeding and load tests need. Never in production: they let anybody act as anybody."`
+
+	// Listener serves gRPC instead of the RPC listen address, when set.
+	Listener net.Listener `kong:"-"`
+	// AdminListener serves probes and keys instead of the admin listen address, when set.
+	AdminListener net.Listener `kong:"-"`
+}
+
+// Validate names the first setting that is wrong.
+func (c *Config) Validate() error {
+	if c.TokenTTL < minTokenTTL {
+		return run.Invalid(&c.TokenTTL, "must be %v or more, but is %v", minTokenTTL, c.TokenTTL)
+	}
+	if _, err := identity.LoadKeys(c.SigningKeys); err != nil {
+		return run.Invalid(&c.SigningKeys, "must lead to keys, but does not: %v", err)
+	}
+	return nil
+}
+
+// Run serves until ctx ends, and then stops in order: readiness, new calls, the calls under way, the probes.
+func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	keys, err := identity.LoadKeys(cfg.SigningKeys)
+	if err != nil {
+		return err
+	}
+	signer, err := identity.NewSigner(keys)
+	if err != nil {
+		return err
+	}
+	passwords, err := password.New(cfg.Password)
+	if err != nil {
+		return err
+	}
+	database, err := mysql.Open(ctx, cfg.MySQL, log)
+	if err != nil {
+		return err
+	}
+	defer database.Close()
+	migrator, err := newMigrator(database, log)
+	if err != nil {
+		return err
+	}
+	if err := migrator.Check(ctx); err != nil {
+		return err
+	}
+
+	accounts := store.New(database)
+	tokens := service.Tokens{Signer: signer, TTL: cfg.TokenTTL}
+	public := service.PublicMethods()
+	if cfg.Development {
+		public = append(public, service.DevelopmentMethods()...)
+	}
+	server := rpc.NewServer(cfg.RPC, identity.NewVerifier(signer.Fetch), setOf(public), log)
+	usersv1.RegisterUsersServiceServer(server, service.New(accounts, passwords, tokens, log))
+	if cfg.Development {
+		log.WarnContext(ctx, "development calls are offered: whoever reaches this service can act as anybody")
+		usersv1.RegisterDevelopmentServiceServer(server, service.NewDevelopment(accounts, passwords, tokens, log))
+	}
+	admin := run.NewAdmin(log, map[string]run.Check{"mysql": database.PingContext})
+	admin.Handle("GET /.well-known/jwks.json", service.KeysHandler(signer))
+
+	listener, err := open(cfg.Listener, cfg.RPC.Listen)
+	if err != nil {
+		return err
+	}
+	adminListener, err := open(cfg.AdminListener, cfg.AdminListen)
+	if err != nil {
+		_ = listener.Close()
+		return err
+	}
+
+	// The probes tell that the service stops, and so outlast it.
+	probing, endProbing := context.WithCancel(context.WithoutCancel(ctx))
+	defer endProbing()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return admin.Serve(probing, adminListener) })
+	group.Go(func() error {
+		defer endProbing()
+		admin.SetReady(true)
+		stop := context.AfterFunc(ctx, func() { admin.SetReady(false) })
+		defer stop()
+		return server.Serve(ctx, listener)
+	})
+	return group.Wait()
+}
+
+// open returns the listener that is given, or else opens the address.
+func open(given net.Listener, addr run.Addr) (net.Listener, error) {
+	if given != nil {
+		return given, nil
+	}
+	return addr.Listen()
+}
+
+func setOf(names []string) map[string]bool {
+	set := make(map[string]bool, len(names))
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
+}
+
+// MigrateConfig are the settings of the command that changes the schema.
+type MigrateConfig struct {
+	run.Logging
+
+	MySQL mysql.Config `embed:"" prefix:"mysql-"`
+}
+
+// Migrate brings the schema to the version that this program needs.
+func Migrate(ctx context.Context, cfg MigrateConfig, log *slog.Logger) error {
+	cfg.MySQL.LongStatements = true
+	database, err := mysql.Open(ctx, cfg.MySQL, log)
+	if err != nil {
+		return err
+	}
+	defer database.Close()
+	migrator, err := newMigrator(database, log)
+	if err != nil {
+		return err
+	}
+	return migrator.Up(ctx)
+}
+
+func newMigrator(database *sql.DB, log *slog.Logger) (*mysql.Migrator, error) {
+	migrator, err := mysql.NewMigrator(database, store.Migrations)
+	if err != nil {
+		return nil, err
+	}
+	migrator.Log, migrator.Command = log, "users migrate"
+	return migrator, nil
+}
