@@ -7,13 +7,11 @@ package messages
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
+	"database/sql"
 	"log/slog"
 	"net"
 	"time"
 
-	"github.com/redis/go-redis/extra/redisotel/v9"
-	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
 	messagesv1 "chatapp.dev/api/gen/chatapp/messages/v1"
@@ -49,8 +47,8 @@ type Config struct {
 
 // Validate implements kong's hook.
 func (c *Config) Validate() error {
-	if _, err := redis.ParseURL(c.Redis); err != nil {
-		return run.Invalid(&c.Redis, "must be a URL such as redis://127.0.0.1:6379/0: %v", err)
+	if err := relay.CheckURL(c.Redis); err != nil {
+		return run.Invalid(&c.Redis, "%v", err)
 	}
 	if c.LogRetention <= 0 {
 		return run.Invalid(&c.LogRetention, "must be more than 0, such as 720h")
@@ -63,30 +61,25 @@ func (c *Config) Validate() error {
 
 // Run serves until ctx ends, and then stops in order: no new calls, the calls under way, the events still to publish.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
-	database, err := mysql.Open(ctx, cfg.MySQL.AllowingMultipleStatements(), log)
+	// The transaction that stores a message is one query of several statements.
+	cfg.MySQL.MultiStatements = true
+	database, err := mysql.Open(ctx, cfg.MySQL, log)
 	if err != nil {
 		return err
 	}
 	defer database.Close()
-	migrator, err := mysql.NewMigrator(database, store.Migrations())
+	migrator, err := newMigrator(database, log)
 	if err != nil {
 		return err
 	}
 	if err := migrator.Check(ctx); err != nil {
 		return err
 	}
-	options, err := redis.ParseURL(cfg.Redis)
+	rdb, err := relay.Connect(cfg.Redis)
 	if err != nil {
-		return fmt.Errorf("redis: %w", err)
+		return err
 	}
-	rdb := redis.NewClient(options)
 	defer rdb.Close()
-	if err := redisotel.InstrumentTracing(rdb, redisotel.WithDBStatement(false)); err != nil {
-		return fmt.Errorf("instrument redis: %w", err)
-	}
-	if err := redisotel.InstrumentMetrics(rdb); err != nil {
-		return fmt.Errorf("instrument redis: %w", err)
-	}
 	usersConn, err := rpc.Dial(cfg.Users, rpc.WithRetry(
 		usersv1.UsersService_BatchGetUsers_FullMethodName, usersv1.UsersService_GetSigningKeys_FullMethodName,
 	))
@@ -106,7 +99,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		messagesv1.MessagesService_BatchGetLogHeads_FullMethodName:  true,
 		messagesv1.DevelopmentService_ImportMessages_FullMethodName: cfg.Development,
 	}, log)
-	messagesv1.RegisterMessagesServiceServer(server, service.New(st, rl, users, verifier, log))
+	messagesv1.RegisterMessagesServiceServer(server, service.New(st, rl, users, verifier))
 	if cfg.Development {
 		messagesv1.RegisterDevelopmentServiceServer(server, service.NewDevelopment(st))
 	}
@@ -145,16 +138,26 @@ type MigrateConfig struct {
 
 // Migrate brings the schema to the version that this program needs.
 func Migrate(ctx context.Context, cfg MigrateConfig, log *slog.Logger) error {
+	cfg.MySQL.LongStatements = true
 	database, err := mysql.Open(ctx, cfg.MySQL, log)
 	if err != nil {
 		return err
 	}
 	defer database.Close()
-	migrator, err := mysql.NewMigrator(database, store.Migrations())
+	migrator, err := newMigrator(database, log)
 	if err != nil {
 		return err
 	}
 	return migrator.Up(ctx)
+}
+
+func newMigrator(database *sql.DB, log *slog.Logger) (*mysql.Migrator, error) {
+	migrator, err := mysql.NewMigrator(database, store.Migrations)
+	if err != nil {
+		return nil, err
+	}
+	migrator.Log, migrator.Command = log, "messages migrate"
+	return migrator, nil
 }
 
 // RenewEpoch begins a new life of the log, as a restore from a backup must: cursors from before may name events that

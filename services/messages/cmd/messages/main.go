@@ -21,7 +21,9 @@ type cli struct {
 
 type serve struct{ messages.Config }
 
-func (s *serve) Run(ctx context.Context, log *slog.Logger) error { return messages.Run(ctx, s.Config, log) }
+func (s *serve) Run(ctx context.Context, log *slog.Logger) error {
+	return messages.Run(ctx, s.Config, log)
+}
 
 type migrate struct{ messages.MigrateConfig }
 
@@ -37,5 +39,5 @@ func (r *renew) Run(ctx context.Context, log *slog.Logger) error {
 
 func main() {
 	run.Main("messages", "Conversations, messages and event logs of ChatApp.", &cli{},
-		kong.Vars{"admin_listen": ":9102", "rpc_listen": ":9002"})
+		kong.Vars{"admin_listen": ":9102", "grpc_listen": ":9002"})
 }

@@ -2,10 +2,12 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
 	"chatapp.dev/internal/platform/fault"
+	"chatapp.dev/internal/platform/mysql"
 	"chatapp.dev/services/messages/internal/store"
 )
 
@@ -31,8 +33,11 @@ func (r *Relay) Sweep(ctx context.Context) error {
 }
 
 func (r *Relay) sweepWhileElected(ctx context.Context) error {
-	lock, err := r.store.TryLock(ctx, "sweeper")
-	if err != nil || lock == nil {
+	lock, err := r.store.Lock(ctx, "chatapp-sweeper")
+	if errors.Is(err, mysql.ErrLocked) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	defer lock.Release(ctx)

@@ -9,7 +9,6 @@ package service
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -42,7 +41,6 @@ type Service struct {
 	relay    *relay.Relay
 	users    usersv1.UsersServiceClient
 	verifier *identity.Verifier
-	log      *slog.Logger
 
 	// What is known of conversations, by users and by id. A restore may have made it wrong: a send that finds the
 	// conversation gone forgets it.
@@ -53,9 +51,7 @@ type Service struct {
 
 // New returns the service. The users client tells whether a recipient exists; the verifier checks the tokens that
 // BatchGetLogHeads carries.
-func New(
-	st *store.Store, rl *relay.Relay, users usersv1.UsersServiceClient, verifier *identity.Verifier, log *slog.Logger,
-) *Service {
+func New(st *store.Store, rl *relay.Relay, users usersv1.UsersServiceClient, verifier *identity.Verifier) *Service {
 	byUsers, err := lru.New[store.Users, ids.ID](conversationsCached)
 	if err != nil {
 		panic(err) // The size is a positive constant.
@@ -65,7 +61,7 @@ func New(
 		panic(err) // The size is a positive constant.
 	}
 	return &Service{
-		store: st, relay: rl, users: users, verifier: verifier, log: log,
+		store: st, relay: rl, users: users, verifier: verifier,
 		byUsers: byUsers, participants: participants,
 		recipients: expirable.NewLRU[ids.ID, struct{}](recipientsCached, nil, recipientFor),
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -35,30 +36,24 @@ type Sent struct {
 	Epoch Epoch
 }
 
-// sendConnections is how many connections one call tries when the server or the network takes them away. A message
-// that was committed on a lost one is found by its client id.
-const sendConnections = 3
+// sendAttempts is how often one call tries when the server or the network takes its connection away. A message that was
+// committed on a lost one is found by its client id.
+const sendAttempts = 3
 
 // Send stores a message once. The same client id from the same sender with the same conversation and body returns the
 // message stored first. Refusals: ErrClientIDReused; ErrNoConversation when ConversationID names none. Any other error
 // may leave the message stored or not.
 func (s *Store) Send(ctx context.Context, m NewMessage) (Sent, error) {
-	var sent Sent
 	hash := sha256.Sum256([]byte(m.Body))
-	err := mysql.Retry(ctx, func() error {
-		var err error
-		for range sendConnections {
-			sent, err = s.sendOnce(ctx, m, hash)
-			if !mysql.IsConnection(err) || ctx.Err() != nil {
-				break
-			}
+	for attempt := 1; ; attempt++ {
+		sent, err := s.sendOnce(ctx, m, hash)
+		if err == nil {
+			return sent, nil
 		}
-		return err
-	})
-	if err != nil {
-		return Sent{}, fmt.Errorf("send message: %w", err)
+		if !mysql.IsConnection(err) || attempt == sendAttempts || ctx.Err() != nil {
+			return Sent{}, fmt.Errorf("send message: %w", err)
+		}
 	}
-	return sent, nil
 }
 
 // sendOnce runs the transaction, and on a duplicate key finds out, in a new transaction that sees what the winner
@@ -108,68 +103,71 @@ func (s *Store) checkRepeat(ctx context.Context, m NewMessage, hash [32]byte, fi
 // The statements read only rows that the transaction itself has written, so that every isolation level and engine
 // gives them the newest values. The numbers of a log move only if the conversation is there, so that a conversation
 // that has gone leaves no gap.
-func (s *Store) commitMessage(ctx context.Context, m NewMessage, hash [32]byte) (_ Sent, err error) {
+func (s *Store) commitMessage(ctx context.Context, m NewMessage, hash [32]byte) (Sent, error) {
 	query, args := sendTransaction(&m, hash)
-	conn, err := s.db.Conn(ctx)
-	if err != nil {
-		return Sent{}, fmt.Errorf("take connection: %w", err)
-	}
-	defer conn.Close()
-	defer func() {
-		if err != nil {
-			// Without the caller's deadline, which may be what ended the query. If this fails too, so has the
-			// connection, and the server rolls back on its own.
-			rollback, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			_, _ = conn.ExecContext(rollback, "ROLLBACK")
-		}
-	}()
-
-	rows, err := conn.QueryContext(ctx, query, args...)
+	var p place
+	err := mysql.OneTrip(ctx, s.db, func(conn *sql.Conn) error {
+		var err error
+		p, err = runSend(ctx, conn, query, args)
+		return err
+	})
 	if err != nil {
 		return Sent{}, err
 	}
-	defer rows.Close()
-	var (
-		seq              int64
-		at               time.Time
-		heads            = make([]int64, 2)
-		epochID, epochKey []byte
-		found             bool
-	)
-	for rows.Next() {
-		if err := rows.Scan(&seq, &at, &heads[0], &heads[1], &epochID, &epochKey); err != nil {
-			return Sent{}, err
-		}
-		found = true
-	}
-	// Going past the last result set is what reads the answer to COMMIT.
-	for rows.NextResultSet() {
-		for rows.Next() {
-			return Sent{}, errors.New("a row where only COMMIT was to answer")
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return Sent{}, err
-	}
-	if !found {
-		return Sent{}, ErrNoConversation
-	}
-	epoch, err := epochFrom(epochID, epochKey)
+	epoch, err := epochFrom(p.epochID, p.epochKey)
 	if err != nil {
 		return Sent{}, err
 	}
-
 	message := Message{
-		ConversationID: m.ConversationID, Seq: seq, SenderID: m.SenderID, ClientID: m.ClientID, Body: m.Body, SentAt: at,
+		ConversationID: m.ConversationID, Seq: p.seq, SenderID: m.SenderID, ClientID: m.ClientID, Body: m.Body, SentAt: p.at,
 	}
 	sent := Sent{Message: message, Epoch: epoch}
 	for i, user := range m.Users.each() {
 		sent.Events = append(sent.Events, Event{
-			UserID: user, Seq: heads[i], Kind: KindMessage, ConversationID: m.ConversationID, CreatedAt: at, Message: &message,
+			UserID: user, Seq: p.heads[i], Kind: KindMessage, ConversationID: m.ConversationID, CreatedAt: p.at,
+			Message: &message,
 		})
 	}
 	return sent, nil
+}
+
+// place is what a message and its events were given.
+type place struct {
+	seq               int64
+	at                time.Time
+	heads             [2]int64
+	epochID, epochKey []byte
+}
+
+// runSend sends the query, and reads the one row that it selects and the answer to COMMIT. ErrNoConversation says that
+// there was no row: the conversation is not there, and nothing was changed.
+func runSend(ctx context.Context, conn *sql.Conn, query string, args []any) (place, error) {
+	rows, err := conn.QueryContext(ctx, query, args...)
+	if err != nil {
+		return place{}, err
+	}
+	defer rows.Close()
+	var (
+		p     place
+		found bool
+	)
+	for rows.Next() {
+		if err := rows.Scan(&p.seq, &p.at, &p.heads[0], &p.heads[1], &p.epochID, &p.epochKey); err != nil {
+			return place{}, err
+		}
+		found = true
+	}
+	if rows.NextResultSet() {
+		return place{}, errors.New("a second result where only COMMIT was to answer")
+	}
+	// Asking for the next result set is what has read the answer to COMMIT.
+	if err := rows.Err(); err != nil {
+		return place{}, err
+	}
+	if !found {
+		return place{}, ErrNoConversation
+	}
+	return p, nil
 }
 
 // sendTransaction writes the query. It gives a message of a new conversation the conversation's id.

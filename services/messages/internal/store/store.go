@@ -19,26 +19,19 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
 
 	"chatapp.dev/internal/platform/ids"
+	"chatapp.dev/internal/platform/mysql"
 	"chatapp.dev/services/messages/internal/store/internal/db"
 )
 
+// Migrations are the files that make the schema, in the folder migrations.
+//
 //go:embed migrations/*.sql
-var migrations embed.FS
-
-// Migrations returns the files that make the schema, for a migrator.
-func Migrations() fs.FS {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // The folder is embedded above.
-	}
-	return sub
-}
+var Migrations embed.FS
 
 // Refusals.
 var (
@@ -120,6 +113,11 @@ type Store struct {
 // New returns a store on a database whose connections allow several statements in one query.
 func New(database *sql.DB) *Store {
 	return &Store{db: database, q: db.New(database)}
+}
+
+// Lock takes a named lock among all processes that use the schema, or returns mysql.ErrLocked at once.
+func (s *Store) Lock(ctx context.Context, purpose string) (*mysql.Lock, error) {
+	return mysql.AcquireLock(ctx, s.db, purpose, 0)
 }
 
 // ConversationByUsers returns the id of two users' conversation, or ErrNoConversation.
