@@ -249,7 +249,8 @@ func (m *Migrator) apply(ctx context.Context, conn *sql.Conn, migration migratio
 		return err
 	}
 	m.reach("looked", migration.version)
-	if !done || migration.isRepeatable() {
+	resumed := done && !migration.isRepeatable()
+	if !resumed {
 		if err := migration.run(ctx, conn); err != nil {
 			return err
 		}
@@ -270,7 +271,7 @@ func (m *Migrator) apply(ctx context.Context, conn *sql.Conn, migration migratio
 		return fmt.Errorf("record it: %w", err)
 	}
 	m.reach("recorded", migration.version)
-	m.info("migrated", "migration", migration.String(), "found_done", done, "took", time.Since(began))
+	m.info("migrated", "migration", migration.String(), "found_done", resumed, "took", time.Since(began))
 	return nil
 }
 

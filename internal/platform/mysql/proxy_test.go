@@ -1,0 +1,92 @@
+package mysql
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"testing"
+)
+
+// cut tells a proxy what to do with a piece of what a client sends, and with its connection.
+type cut int
+
+const (
+	pass       cut = iota // Send it on.
+	cutBefore             // Close the connection without sending it.
+	cutReplies            // Send it on, and close the connection when the server has answered, without the answer.
+)
+
+// startProxy listens on an address (":0" for any) and passes what comes on to a server. Decide, if not nil, is shown
+// all that clients send. It returns the address.
+func startProxy(t *testing.T, address, server string, decide func(sent []byte) cut) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go proxy(client, server, decide)
+		}
+	}()
+	return listener.Addr().String()
+}
+
+func proxy(client net.Conn, address string, decide func([]byte) cut) {
+	defer client.Close()
+	server, err := net.Dial("tcp", address)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	mute := make(chan struct{})
+	replied := make(chan struct{})
+	go func() {
+		defer close(replied)
+		buffer := make([]byte, 64<<10)
+		for {
+			n, err := server.Read(buffer)
+			if err != nil {
+				return
+			}
+			select {
+			case <-mute:
+				return
+			default:
+			}
+			if _, err := client.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+	}()
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := client.Read(buffer)
+		if err != nil {
+			return
+		}
+		action := pass
+		if decide != nil {
+			action = decide(buffer[:n])
+		}
+		switch action {
+		case cutBefore:
+			return
+		case cutReplies:
+			close(mute)
+			if _, err := io.Copy(server, bytes.NewReader(buffer[:n])); err == nil {
+				<-replied
+			}
+			return
+		case pass:
+			if _, err := server.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+	}
+}
