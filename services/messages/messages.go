@@ -41,8 +41,10 @@ type Config struct {
 
 	Development bool `help:"Offer the bulk calls that seeding and load tests need. Never in production: they ask for no token."`
 
-	// Listener serves instead of the RPC listen address, when set.
+	// Listener serves gRPC instead of the RPC listen address, when set.
 	Listener net.Listener `kong:"-"`
+	// AdminListener serves probes instead of the admin listen address, when set.
+	AdminListener net.Listener `kong:"-"`
 }
 
 // Validate implements kong's hook.
@@ -101,21 +103,26 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}, log)
 	messagesv1.RegisterMessagesServiceServer(server, service.New(st, rl, users, verifier))
 	if cfg.Development {
+		log.WarnContext(ctx, "development calls are offered: whoever reaches this service can write in anybody's name")
 		messagesv1.RegisterDevelopmentServiceServer(server, service.NewDevelopment(st))
 	}
 	admin := run.NewAdmin(log, map[string]run.Check{"mysql": database.PingContext})
 
-	listener := cfg.Listener
-	if listener == nil {
-		if listener, err = cfg.RPC.Listen.Listen(); err != nil {
-			return err
-		}
+	listener, err := open(cfg.Listener, cfg.RPC.Listen)
+	if err != nil {
+		return err
 	}
+	adminListener, err := open(cfg.AdminListener, cfg.AdminListen)
+	if err != nil {
+		_ = listener.Close()
+		return err
+	}
+
 	// The relay ends after the last call, and the probes after everything.
 	background, endBackground := context.WithCancel(context.WithoutCancel(ctx))
 	defer endBackground()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return admin.ListenAndServe(background, cfg.AdminListen) })
+	group.Go(func() error { return admin.Serve(background, adminListener) })
 	group.Go(func() error { return rl.Run(background) })
 	group.Go(func() error { return rl.Sweep(ctx) })
 	group.Go(func() error { return retention.Run(ctx, st, cfg.LogRetention, cfg.LogRetentionEvery, log) })
@@ -127,6 +134,14 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return server.Serve(ctx, listener)
 	})
 	return group.Wait()
+}
+
+// open returns the listener that was given, or opens the address.
+func open(given net.Listener, addr run.Addr) (net.Listener, error) {
+	if given != nil {
+		return given, nil
+	}
+	return addr.Listen()
 }
 
 // MigrateConfig are the settings of the commands that change the schema.
