@@ -28,6 +28,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"chatapp.dev/internal/platform/child"
+	"chatapp.dev/internal/platform/filelock"
 )
 
 const (
@@ -57,8 +58,8 @@ type Server struct {
 	program program
 	port    int
 	run     *runDir
-	dir     string   // Holds data/ and mariadbd.log.
-	lock    *os.File // Held for as long as the server owns dir; nil for a throw-away one, where run is the lock.
+	dir     string         // Holds data/ and mariadbd.log.
+	lock    *filelock.Lock // Held for as long as the server owns dir; nil for a throw-away one, whose run holds one.
 
 	mu      sync.Mutex
 	process *child.Process // The current process, or the last one.
@@ -94,8 +95,8 @@ func Start(ctx context.Context, opts Options) (_ *Server, err error) {
 		if err := os.MkdirAll(s.dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the data folder of MariaDB: %w", err)
 		}
-		if s.lock, err = acquire(filepath.Join(s.dir, "lock")); err != nil {
-			return nil, fmt.Errorf("the data folder %s is in use by another server: %w", s.dir, err)
+		if s.lock, err = filelock.Try(filepath.Join(s.dir, "lock")); err != nil {
+			return nil, fmt.Errorf("the data folder of MariaDB: %w", err)
 		}
 	}
 	if err := program.initialise(ctx, s.dataDir(), opts.Log); err != nil {

@@ -14,6 +14,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"chatapp.dev/internal/platform/filelock"
 )
 
 // ErrNotInstalled says that this machine has no MariaDB server that could be started.
@@ -143,7 +145,7 @@ func (p program) template(ctx context.Context, log *slog.Logger) (string, error)
 	if _, err := os.Stat(template); err == nil {
 		return template, nil
 	}
-	lock, err := acquireWait(ctx, template+".lock")
+	lock, err := filelock.Wait(ctx, template+".lock")
 	if err != nil {
 		return "", fmt.Errorf("wait for the template of MariaDB's data: %w", err)
 	}

@@ -1,13 +1,12 @@
 package mariadb
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
-	"time"
+
+	"chatapp.dev/internal/platform/filelock"
 )
 
 const runDirPrefix = "chatapp-mariadb-"
@@ -16,7 +15,7 @@ const runDirPrefix = "chatapp-mariadb-"
 // it. It holds the socket, whose path the kernel limits to about 100 bytes, and the data of a throw-away server.
 type runDir struct {
 	path string
-	lock *os.File
+	lock *filelock.Lock
 }
 
 // newRunDir makes a run folder, after removing those of processes that ended without doing so.
@@ -30,7 +29,7 @@ func newRunDir() (_ *runDir, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a temporary folder for MariaDB: %w", err)
 	}
-	lock, err := acquire(filepath.Join(fresh, "lock"))
+	lock, err := filelock.Try(filepath.Join(fresh, "lock"))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock a temporary folder for MariaDB: %w", err), os.RemoveAll(fresh))
 	}
@@ -53,41 +52,11 @@ func sweep(base string) {
 		return // Only a malformed pattern.
 	}
 	for _, path := range paths {
-		lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR, 0)
+		lock, err := filelock.TryExisting(filepath.Join(path, "lock"))
 		if err != nil {
 			continue
 		}
-		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-			os.RemoveAll(path)
-		}
+		os.RemoveAll(path)
 		lock.Close()
-	}
-}
-
-// acquire takes the lock of a file, which it creates, or fails at once. Closing the file, or the end of the process,
-// gives the lock back.
-func acquire(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
-	}
-	return f, nil
-}
-
-// acquireWait is acquire, but waits for the lock until ctx ends.
-func acquireWait(ctx context.Context, path string) (*os.File, error) {
-	for {
-		f, err := acquire(path)
-		if err == nil || !errors.Is(err, syscall.EWOULDBLOCK) {
-			return f, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), err)
-		case <-time.After(20 * time.Millisecond):
-		}
 	}
 }
