@@ -1,9 +1,10 @@
-// Package fault lets a test strike a program at a chosen line: kill it between two steps, swallow what it sends, or slow it
-// down. It is the way to prove that nothing is lost when a process dies at the worst moment.
+// Package fault lets a test strike a program at a chosen line: kill it between two steps, swallow what it sends, or
+// slow it down. It is the way to prove that nothing is lost when a process dies at the worst moment.
 //
-// In a normal build every function here is empty and inlined away, and no variable is looked at, so that nothing in production can
-// be made to fail by its environment. In a build with the tag "faults" the variable CHATAPP_FAULTS lists faults, each
-// name=action, separated by commas or white space. A name can be listed more than once, with different actions:
+// In a normal build every function here is empty and inlined away, and no variable is looked at, so that nothing in
+// production can be made to fail by its environment. In a build with the tag "faults" the variable CHATAPP_FAULTS lists
+// faults, each name=action, separated by commas or white space. A name can be listed more than once, with different
+// actions:
 //
 //	relay.publish=kill        Point ends the process with SIGKILL
 //	relay.publish=kill:5      the same at the fifth pass

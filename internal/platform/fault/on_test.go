@@ -111,7 +111,11 @@ func TestFileIsFollowed(t *testing.T) {
 		{"a list in the file", func() { write("hint=drop:2\n") }, "110"},
 		{"the same list, unchanged", func() {}, "000"},
 		{"the same list, written again", func() { touch(time.Now().Add(time.Hour)) }, "110"},
-		{"a list that cannot be understood leaves the one before", func() { write("hint=drop:1"); in.dropped(""); write("hint") }, "100"},
+		{"a list that cannot be understood leaves the one before", func() {
+			write("hint=drop:1")
+			in.dropped("another name, so that this list is read")
+			write("hint")
+		}, "100"},
 		{"no file again: the variable holds", func() {
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)

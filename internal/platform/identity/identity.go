@@ -1,13 +1,13 @@
 // Package identity says who makes a call, and proves it.
 //
-// A user's proof is an access token: a JWT signed with Ed25519 (alg EdDSA) whose header names the key by its RFC 7638 thumbprint.
-// The service users holds a Signer; every service, users included, holds a Verifier, trusts no other service to have
-// checked, and passes the caller's token on.
+// A user's proof is an access token: a JWT signed with Ed25519 (alg EdDSA) whose header names the key by its RFC 7638
+// thumbprint. The service users holds a Signer; every service, users included, holds a Verifier, trusts no other
+// service to have checked, and passes the caller's token on.
 //
 // Guaranteed: a token that a Verifier accepts was signed by a key that was published when the Verifier last read the
-// key set (at most five minutes ago, while the set can be read), names a user and a session, and has not expired, give or take five seconds
-// for clocks that differ. A key that cannot be looked up is a passing failure (errs.Unavailable) and never makes a client
-// believe that it is signed out.
+// key set (about five minutes ago at most, while tokens come and the set can be read), names a user and a session, and
+// has not expired, give or take five seconds for clocks that differ. A key that cannot be looked up is a passing failure
+// (errs.Unavailable) and never makes a client believe that it is signed out.
 //
 // Not guaranteed: that the session still stands. A token outlives its session's end by up to its own remaining life
 // unless something else looks.

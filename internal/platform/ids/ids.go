@@ -1,8 +1,8 @@
 // Package ids has the one type of identifier in ChatApp: a UUID of version 7.
 //
 // It is guaranteed that ids made by one process are distinct and ascend in the order in which they were made, so that
-// rows appended by one process land next to each other in an index. Between processes the order is that of their clocks, to the
-// millisecond: nothing may take the order of ids for the order of events.
+// rows appended by one process land next to each other in an index. Between processes the order is that of their
+// clocks, to the millisecond: nothing may take the order of ids for the order of events.
 package ids
 
 import (

@@ -25,8 +25,8 @@ const defaultDeadline = 5 * time.Second
 // DialOption changes how Dial's connection behaves.
 type DialOption func(*dialer)
 
-// WithRetry names methods ("/pkg.Service/Method") that may be carried out more than once without harm. A call of theirs that
-// fails with errs.Unavailable is repeated up to twice, within its deadline. All other methods are tried once.
+// WithRetry names methods ("/pkg.Service/Method") that may be carried out more than once without harm. A call of theirs
+// that fails with errs.Unavailable is repeated up to twice, within its deadline. All other methods are tried once.
 func WithRetry(methods ...string) DialOption {
 	return func(d *dialer) { d.retry = append(d.retry, methods...) }
 }
@@ -84,7 +84,9 @@ func Dial(target string, options ...DialOption) (*grpc.ClientConn, error) {
 		}),
 		// By default a client may stay away for two minutes from a server that is back.
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			Backoff: backoff.Config{
+				BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second,
+			},
 			MinConnectTimeout: 5 * time.Second,
 		}),
 	)
@@ -169,8 +171,13 @@ func (d *dialer) stream(
 // clientStream translates errors.
 type clientStream struct{ grpc.ClientStream }
 
-func (s clientStream) SendMsg(message any) error { return fromStatus(s.ClientStream.SendMsg(message)) }
-func (s clientStream) RecvMsg(message any) error { return fromStatus(s.ClientStream.RecvMsg(message)) }
+func (s clientStream) SendMsg(message any) error {
+	return fromStatus(s.ClientStream.SendMsg(message))
+}
+
+func (s clientStream) RecvMsg(message any) error {
+	return fromStatus(s.ClientStream.RecvMsg(message))
+}
 
 // withToken passes the caller's token on.
 func withToken(ctx context.Context) context.Context {

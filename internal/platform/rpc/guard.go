@@ -62,7 +62,9 @@ func (g *guard) unary(
 }
 
 // stream is a grpc.StreamServerInterceptor. A stream gets no deadline, since some are meant to stay.
-func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+func (g *guard) stream(
+	srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler,
+) (err error) {
 	if builtIn(info.FullMethod) {
 		return handler(srv, stream)
 	}

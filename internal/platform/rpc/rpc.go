@@ -2,12 +2,12 @@
 //
 // A Server lets a call through to its handler only with a valid access token (but for methods that are named public),
 // a request that keeps its protovalidate rules, and a deadline. A connection from Dial passes the caller's token on,
-// gives every call a deadline, spreads calls over every address that a name resolves to, and repeats only calls of the methods
-// that it is told may be repeated.
+// gives every call a deadline, spreads calls over every address that a name resolves to, and repeats only calls of the
+// methods that it is told may be repeated.
 //
-// Errors of package errs arrive as they were sent, but for their cause, which stays in the log of the server. Any other error of a
-// handler reaches the client as errs.Internal without its text, and a transport that fails as errs.Unavailable: then
-// the call may or may not have been carried out.
+// Errors of package errs arrive as they were sent, but for their cause, which stays in the log of the server. Any other
+// error of a handler reaches the client as errs.Internal without its text, and a transport that fails as
+// errs.Unavailable: then the call may or may not have been carried out.
 package rpc
 
 import (

@@ -30,21 +30,21 @@ const (
 )
 
 // ServerConfig are the settings of a Server. A zero duration means that there is no such delay or limit, but for
-// ShutdownTimeout, whose zero value leaves the calls no time.
+// ShutdownTimeout, which then leaves the calls no time.
 type ServerConfig struct {
 	// Listen is for whoever opens the listener that Serve is given.
 	Listen run.Addr `default:"${grpc_listen=:9090}" help:"Address (host:port) on which gRPC is served."`
 	// Reflection lets tools such as grpcurl read the API's definition off the server, without a token.
 	Reflection bool `help:"Serve gRPC reflection, for development."`
 	// DefaultDeadline bounds every call, also one that came without a deadline or with a later one.
-	DefaultDeadline time.Duration `default:"10s" help:"Longest that a call may take. 0 for no limit."`
+	DefaultDeadline time.Duration `default:"10s" help:"Longest that a call may take."`
 	// DrainDelay is how long a stopping server says that it is not serving before it stops to serve, so that those
 	// who route calls to it have time to notice.
 	DrainDelay time.Duration `default:"5s" help:"How long to go on serving after readiness is off, when stopping."`
 	// ShutdownTimeout bounds how long the calls under way may take after DrainDelay. What is left then is cut off.
 	ShutdownTimeout time.Duration `default:"15s" help:"How long to wait for calls under way, when stopping."`
 	// MaxConnectionAge ends connections now and then, so that clients look up the name again and find new pods.
-	MaxConnectionAge time.Duration `default:"5m" help:"Age at which a connection is ended, so that clients find new instances. 0 for never."`
+	MaxConnectionAge time.Duration `default:"5m" help:"Age at which to end a connection, so that clients find new instances."`
 }
 
 // Validate implements kong's validation of settings.

@@ -107,8 +107,8 @@ func fromStatus(err error) error {
 	}
 }
 
-// statusOf returns the status that came off the wire. The library's own way out puts what it says around it, such as how often
-// the call was tried, in front of the message.
+// statusOf returns the status that came off the wire. The library's own way to it puts what was said around it, such
+// as how often the call was tried, in front of the message.
 func statusOf(err error) *status.Status {
 	var wire interface{ GRPCStatus() *status.Status }
 	if errors.As(err, &wire) {

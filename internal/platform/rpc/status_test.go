@@ -77,8 +77,14 @@ func TestErrorsCrossTheWireUnchangedButForTheirCause(t *testing.T) {
 	internal := errs.Error{Kind: errs.Internal, Message: internalMessage}
 	tests = append(
 		tests,
-		test{"a code without a field", errs.Field(errs.Conflict, errs.Taken, "", "m"), errs.Error{Kind: errs.Conflict, Code: errs.Taken, Message: "m"}},
-		test{"a field without a code", errs.Field(errs.Invalid, "", "f", "m"), errs.Error{Kind: errs.Invalid, Field: "f", Message: "m"}},
+		test{
+			"a code without a field", errs.Field(errs.Conflict, errs.Taken, "", "m"),
+			errs.Error{Kind: errs.Conflict, Code: errs.Taken, Message: "m"},
+		},
+		test{
+			"a field without a code", errs.Field(errs.Invalid, "", "f", "m"),
+			errs.Error{Kind: errs.Invalid, Field: "f", Message: "m"},
+		},
 		test{"no message", &errs.Error{Kind: errs.NotFound}, errs.Error{Kind: errs.NotFound}},
 		test{"a kind outside the set", errs.New(errs.Kind(99), "m"), errs.Error{Kind: errs.Internal, Message: "m"}},
 		test{"unknown", cause, internal},
@@ -118,27 +124,32 @@ func TestStatusesThatAreNotOurs(t *testing.T) {
 		}
 		return s.Err()
 	}
+	unavailable := errs.Error{Kind: errs.Unavailable, Message: unavailableMessage}
+	internal := errs.Error{Kind: errs.Internal, Message: internalMessage}
 	tests := []struct {
 		name string
 		err  error
 		want errs.Error
 	}{
-		{"transport is down", status.Error(codes.Unavailable, "dial 10.0.0.1"), errs.Error{Kind: errs.Unavailable, Message: unavailableMessage}},
-		{"deadline", status.Error(codes.DeadlineExceeded, "x"), errs.Error{Kind: errs.Unavailable, Message: unavailableMessage}},
-		{"cancelled", status.Error(codes.Canceled, "x"), errs.Error{Kind: errs.Unavailable, Message: unavailableMessage}},
-		{"message too large", status.Error(codes.ResourceExhausted, "x"), errs.Error{Kind: errs.Internal, Message: internalMessage}},
-		{"unknown method", status.Error(codes.Unimplemented, "x"), errs.Error{Kind: errs.Internal, Message: internalMessage}},
-		{"no status", io.ErrUnexpectedEOF, errs.Error{Kind: errs.Internal, Message: internalMessage}},
+		{"transport is down", status.Error(codes.Unavailable, "dial 10.0.0.1"), unavailable},
+		{"deadline", status.Error(codes.DeadlineExceeded, "x"), unavailable},
+		{"cancelled", status.Error(codes.Canceled, "x"), unavailable},
+		{"message too large", status.Error(codes.ResourceExhausted, "x"), internal},
+		{"unknown method", status.Error(codes.Unimplemented, "x"), internal},
+		{"no status", io.ErrUnexpectedEOF, internal},
 		{
-			"a detail of another domain", withInfo(codes.NotFound, &errdetails.ErrorInfo{Domain: "example.com", Reason: "NOT_FOUND"}),
-			errs.Error{Kind: errs.Internal, Message: internalMessage},
+			"a detail of another domain",
+			withInfo(codes.NotFound, &errdetails.ErrorInfo{Domain: "example.com", Reason: "NOT_FOUND"}),
+			internal,
 		},
 		{
-			"a kind of a newer server", withInfo(codes.PermissionDenied, &errdetails.ErrorInfo{Domain: "chatapp.dev", Reason: "SUSPENDED"}),
+			"a kind of a newer server",
+			withInfo(codes.PermissionDenied, &errdetails.ErrorInfo{Domain: "chatapp.dev", Reason: "SUSPENDED"}),
 			errs.Error{Kind: errs.Forbidden, Message: "text"},
 		},
 		{
-			"a kind and a code of a newer server", withInfo(codes.Aborted, &errdetails.ErrorInfo{Domain: "chatapp.dev", Reason: "SUSPENDED"}),
+			"a kind and a code of a newer server",
+			withInfo(codes.Aborted, &errdetails.ErrorInfo{Domain: "chatapp.dev", Reason: "SUSPENDED"}),
 			errs.Error{Kind: errs.Internal, Message: "text"},
 		},
 	}

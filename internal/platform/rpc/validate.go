@@ -12,8 +12,9 @@ import (
 	"chatapp.dev/internal/platform/errs"
 )
 
-// validateRequest holds a request to the rules in its protobuf definition and returns the first violation as errs.Invalid. A message
-// without rules passes. All servers of a process share the library's one validator, and so the rules that it compiled.
+// validateRequest holds a request to the rules in its protobuf definition and returns the first violation as
+// errs.Invalid. A message without rules passes. All servers of a process share the library's one validator, and so the
+// rules that it compiled.
 func validateRequest(request any) error {
 	message, ok := request.(proto.Message)
 	if !ok {

@@ -83,16 +83,40 @@ func TestValidate(t *testing.T) {
 			"pattern", str, `string { pattern: "^[a-z]+$" }`, `user_name: "A"`, errs.InvalidFormat, "user_name",
 			"user_name does not match regex pattern `^[a-z]+$`",
 		},
-		{"min_len", str, `string { min_len: 3 }`, `user_name: "ab"`, errs.TooShort, "user_name", "user_name must be at least 3 characters"},
-		{"min_len empty", str, `string { min_len: 3 }`, ``, errs.Required, "user_name", "user_name must be at least 3 characters"},
-		{"max_len", str, `string { max_len: 1 }`, `user_name: "ab"`, errs.TooLong, "user_name", "user_name must be at most 1 characters"},
-		{"max_bytes", str, `string { max_bytes: 1 }`, `user_name: "é"`, errs.TooLong, "user_name", "user_name must be at most 1 bytes"},
-		{"in", str, `string { in: ["a"] }`, `user_name: "b"`, errs.InvalidFormat, "user_name", "user_name must be in list [a]"},
-		{"len", raw, `bytes { len: 16 }`, `user_id: "abc"`, errs.InvalidFormat, "user_id", "user_id must be 16 bytes"},
+		{
+			"min_len", str, `string { min_len: 3 }`, `user_name: "ab"`,
+			errs.TooShort, "user_name", "user_name must be at least 3 characters",
+		},
+		{
+			"min_len empty", str, `string { min_len: 3 }`, ``,
+			errs.Required, "user_name", "user_name must be at least 3 characters",
+		},
+		{
+			"max_len", str, `string { max_len: 1 }`, `user_name: "ab"`,
+			errs.TooLong, "user_name", "user_name must be at most 1 characters",
+		},
+		{
+			"max_bytes", str, `string { max_bytes: 1 }`, `user_name: "é"`,
+			errs.TooLong, "user_name", "user_name must be at most 1 bytes",
+		},
+		{
+			"in", str, `string { in: ["a"] }`, `user_name: "b"`,
+			errs.InvalidFormat, "user_name", "user_name must be in list [a]",
+		},
+		{
+			"len", raw, `bytes { len: 16 }`, `user_id: "abc"`,
+			errs.InvalidFormat, "user_id", "user_id must be 16 bytes",
+		},
 		{"len empty", raw, `bytes { len: 16 }`, ``, errs.Required, "user_id", "user_id must be 16 bytes"},
 		{"bytes kept", raw, `bytes { len: 2 }`, `user_id: "ab"`, "", "", ""},
-		{"gt", num, `int32 { gt: 0 }`, `page_size: 0`, errs.OutOfRange, "page_size", "page_size must be greater than 0"},
-		{"lte", num, `int32 { lte: 9 }`, `page_size: 10`, errs.OutOfRange, "page_size", "page_size must be less than or equal to 9"},
+		{
+			"gt", num, `int32 { gt: 0 }`, `page_size: 0`,
+			errs.OutOfRange, "page_size", "page_size must be greater than 0",
+		},
+		{
+			"lte", num, `int32 { lte: 9 }`, `page_size: 10`,
+			errs.OutOfRange, "page_size", "page_size must be less than or equal to 9",
+		},
 		{
 			"between", num, `int32 { gte: 1 lte: 9 }`, `page_size: 10`, errs.OutOfRange, "page_size",
 			"page_size must be greater than or equal to 1 and less than or equal to 9",
@@ -101,8 +125,14 @@ func TestValidate(t *testing.T) {
 			"outside", num, `int32 { gt: 9 lt: 1 }`, `page_size: 5`, errs.OutOfRange, "page_size",
 			"page_size must be greater than 9 or less than 1",
 		},
-		{"min_items", strs, `repeated { min_items: 2 }`, `user_names: "a"`, errs.TooShort, "user_names", "user_names must contain at least 2 item(s)"},
-		{"min_items empty", strs, `repeated { min_items: 2 }`, ``, errs.Required, "user_names", "user_names must contain at least 2 item(s)"},
+		{
+			"min_items", strs, `repeated { min_items: 2 }`, `user_names: "a"`,
+			errs.TooShort, "user_names", "user_names must contain at least 2 item(s)",
+		},
+		{
+			"min_items empty", strs, `repeated { min_items: 2 }`, ``,
+			errs.Required, "user_names", "user_names must contain at least 2 item(s)",
+		},
 		{
 			"max_items", strs, `repeated { max_items: 1 }`, `user_names: ["a", "b"]`, errs.TooLong, "user_names",
 			"user_names must contain no more than 1 item(s)",
@@ -163,7 +193,9 @@ func TestRequestsAreValidated(t *testing.T) {
 		HandlerType: (*any)(nil),
 		Methods: []grpc.MethodDesc{{
 			MethodName: "Check",
-			Handler: func(srv any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+			Handler: func(
+				srv any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor,
+			) (any, error) {
 				request := dynamicpb.NewMessage(desc)
 				if err := decode(request); err != nil {
 					return nil, err
