@@ -57,11 +57,16 @@ clean: ## Remove what was built; what people wrote, in .chatapp, stays
 ## Testing
 
 .PHONY: test
-test: $(MODULES:%=test/%) test-tidb ## Test every module, with the race detector; one of them: make test/services/users
+test: $(MODULES:%=test/%) test-faults test-tidb ## Test every module, with the race detector; one of them: make test/services/users
 
 .PHONY: $(MODULES:%=test/%)
 $(MODULES:%=test/%): test/%: servers
 	go -C $* test -race -timeout $(TIMEOUT) ./...
+
+.PHONY: test-faults
+test-faults: servers ## Test the fault points, and that the hub's protections are what keeps its promises
+	go -C internal/platform test -race -tags faults ./fault
+	go -C services/graph test -race -tags faults -timeout $(TIMEOUT) ./internal/hub
 
 .PHONY: test-tidb
 test-tidb: $(STORES:%=test-tidb/%) ## Test the stores on the embedded TiDB
