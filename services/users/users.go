@@ -10,6 +10,8 @@ package users
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"time"
@@ -37,8 +39,8 @@ type Config struct {
 	MySQL    mysql.Config     `embed:"" prefix:"mysql-"`
 	Password password.Config  `embed:"" prefix:"password-"`
 
-	// SigningKeys is where the keys are that sign access tokens; see identity.LoadKeys.
-	SigningKeys string `required:"" placeholder:"PATH" help:"Ed25519 keys in PKCS #8 PEM that sign access tokens: a file, or a directory whose files are taken in reverse order of their names. The first key signs, all are published. 'users keys generate' makes one."`
+	// SigningKeys is where the keys are that sign access tokens.
+	SigningKeys KeysPath `required:"" placeholder:"PATH" help:"Ed25519 keys in PKCS #8 PEM that sign access tokens: a file, or a directory whose files are taken in reverse order of their names. The first key signs, all are published. 'users keys generate' makes one."`
 	// TokenTTL is how long an access token is good. It is long because there are no refresh tokens yet: with them, a
 	// token will live for minutes, and a session for as long as it is used.
 	TokenTTL time.Duration `default:"12h" help:"How long an access token is good (1m or more). It cannot be taken back earlier."`
@@ -57,15 +59,28 @@ func (c *Config) Validate() error {
 	if c.TokenTTL < minTokenTTL {
 		return run.Invalid(&c.TokenTTL, "must be %v or more, but is %v", minTokenTTL, c.TokenTTL)
 	}
-	if _, err := identity.LoadKeys(c.SigningKeys); err != nil {
-		return run.Invalid(&c.SigningKeys, "must lead to keys, but does not: %v", err)
+	return nil
+}
+
+// KeysPath is a file or directory with Ed25519 keys, for identity.LoadKeys.
+type KeysPath string
+
+// UnmarshalText sets the path from text, or says why it leads to no keys.
+func (p *KeysPath) UnmarshalText(text []byte) error {
+	path := string(text)
+	if path == "" {
+		return errors.New("must be a file or directory with keys, but is empty")
 	}
+	if _, err := identity.LoadKeys(path); err != nil {
+		return fmt.Errorf("must lead to keys, but does not: %w", err)
+	}
+	*p = KeysPath(path)
 	return nil
 }
 
 // Run serves until ctx ends, and then stops in order: readiness, new calls, the calls under way, the probes.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
-	keys, err := identity.LoadKeys(cfg.SigningKeys)
+	keys, err := identity.LoadKeys(string(cfg.SigningKeys))
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,8 @@ func TestCheck(t *testing.T) {
 func TestHashIsSalted(t *testing.T) {
 	t.Parallel()
 	h := newHasher(t, cheap)
-	if hash(t, h, "same password") == hash(t, h, "same password") {
+	first, second := hash(t, h, "same password"), hash(t, h, "same password")
+	if first == second {
 		t.Error("two hashes of a password are the same")
 	}
 }
@@ -122,8 +123,11 @@ func TestWaitingForASlotEndsWithTheContext(t *testing.T) {
 	if _, err := h.Hash(ctx, "a password"); !errors.Is(err, context.Canceled) {
 		t.Errorf("Hash: err = %v, want %v", err, context.Canceled)
 	}
-	if _, _, err := h.Check(ctx, "a password", stored); !errors.Is(err, context.Canceled) {
-		t.Errorf("Check: err = %v, want %v", err, context.Canceled)
+	// An account that does not exist costs a hash as well, and waits for it like any other.
+	for _, hash := range []string{stored, ""} {
+		if _, _, err := h.Check(ctx, "a password", hash); !errors.Is(err, context.Canceled) {
+			t.Errorf("Check with the hash %q: err = %v, want %v", hash, err, context.Canceled)
+		}
 	}
 	release()
 	if right, _, err := h.Check(t.Context(), "a password", stored); err != nil || !right {

@@ -22,6 +22,9 @@ const (
 	maxEmailBytes  = 254 // RFC 5321 counts bytes.
 )
 
+// usernameCharacters are those of a folded username.
+const usernameCharacters = "abcdefghijklmnopqrstuvwxyz0123456789._-"
+
 // The fields of a request that an error can be about, as the API's contract spells them.
 const (
 	fieldUsername    = "username"
@@ -52,11 +55,9 @@ func checkUsername(s string) (string, error) {
 	if username == "" {
 		return "", broken(errs.Required, fieldUsername, "a username is required")
 	}
-	for _, r := range username {
-		if !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '.' || r == '_' || r == '-') {
-			return "", broken(errs.InvalidCharacters, fieldUsername,
-				"a username may contain only the letters a to z, digits, full stops, underscores and hyphens")
-		}
+	if strings.ContainsFunc(username, func(r rune) bool { return !strings.ContainsRune(usernameCharacters, r) }) {
+		return "", broken(errs.InvalidCharacters, fieldUsername,
+			"a username may contain only the letters a to z, digits, full stops, underscores and hyphens")
 	}
 	if len(username) < minUsername {
 		return "", broken(errs.TooShort, fieldUsername, "a username must have at least %d characters", minUsername)
