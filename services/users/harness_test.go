@@ -72,7 +72,8 @@ func newConfig(t *testing.T) users.Config {
 
 func migrate(t *testing.T, cfg users.Config) {
 	t.Helper()
-	if err := users.Migrate(t.Context(), users.MigrateConfig{MySQL: cfg.MySQL}, slog.New(slog.DiscardHandler)); err != nil {
+	err := users.Migrate(t.Context(), users.MigrateConfig{MySQL: cfg.MySQL}, slog.New(slog.DiscardHandler))
+	if err != nil {
 		t.Fatal(err)
 	}
 }

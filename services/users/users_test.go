@@ -76,7 +76,8 @@ func TestSignInByAnySpellingOfUsernameOrAddress(t *testing.T) {
 	s.signUp(t, signUpRequest("bob"))
 	sessions := map[ids.ID]bool{s.verify(t, signedUp.GetAccessToken()).SessionID: true}
 	for _, login := range []string{
-		"al.ice", "AL.ice", " al.ice ", "al.ice" + mailDomain, "Al.Ice" + strings.ToUpper(mailDomain), "al.ice" + mailDomain + "\n",
+		"al.ice", "AL.ice", " al.ice ",
+		"al.ice" + mailDomain, "Al.Ice" + strings.ToUpper(mailDomain), "al.ice" + mailDomain + "\n",
 	} {
 		res := s.signIn(t, login)
 		if diff := cmp.Diff(signedUp.GetUser(), res.GetUser(), protocmp.Transform()); diff != "" {
@@ -96,26 +97,27 @@ func TestSignInByAnySpellingOfUsernameOrAddress(t *testing.T) {
 func TestSignUpNamesTheFieldAndTheRule(t *testing.T) {
 	t.Parallel()
 	s := start(t, newConfig(t))
+	type request = usersv1.SignUpRequest
 	tests := map[string]struct {
-		change func(*usersv1.SignUpRequest)
+		change func(*request)
 		code   errs.Code
 		field  string
 	}{
-		"no username":          {func(r *usersv1.SignUpRequest) { r.Username = "" }, errs.Required, "username"},
-		"short username":       {func(r *usersv1.SignUpRequest) { r.Username = "ab" }, errs.TooShort, "username"},
-		"long username":        {func(r *usersv1.SignUpRequest) { r.Username = strings.Repeat("a", 33) }, errs.TooLong, "username"},
-		"absurd username":      {func(r *usersv1.SignUpRequest) { r.Username = strings.Repeat("a", 1025) }, errs.TooLong, "username"},
-		"other characters":     {func(r *usersv1.SignUpRequest) { r.Username = "al ice" }, errs.InvalidCharacters, "username"},
-		"no address":           {func(r *usersv1.SignUpRequest) { r.Email = "" }, errs.Required, "email"},
-		"no such address":      {func(r *usersv1.SignUpRequest) { r.Email = "Alice <a" + mailDomain + ">" }, errs.InvalidFormat, "email"},
-		"long address":         {func(r *usersv1.SignUpRequest) { r.Email = strings.Repeat("a", 254) + mailDomain }, errs.TooLong, "email"},
-		"long display name":    {func(r *usersv1.SignUpRequest) { r.DisplayName = strings.Repeat("é", 65) }, errs.TooLong, "display_name"},
-		"control in name":      {func(r *usersv1.SignUpRequest) { r.DisplayName = "Al\x00ice" }, errs.InvalidCharacters, "display_name"},
-		"no password":          {func(r *usersv1.SignUpRequest) { r.Password = "" }, errs.Required, "password"},
-		"short password":       {func(r *usersv1.SignUpRequest) { r.Password = "1234567" }, errs.TooShort, "password"},
-		"long password":        {func(r *usersv1.SignUpRequest) { r.Password = strings.Repeat("🔑", 129) }, errs.TooLong, "password"},
-		"the first is told":    {func(r *usersv1.SignUpRequest) { r.Email, r.Password = "", "" }, errs.Required, "email"},
-		"the address is first": {func(r *usersv1.SignUpRequest) { r.Email, r.DisplayName = "", "\x00a\x00" }, errs.Required, "email"},
+		"no username":          {func(r *request) { r.Username = "" }, errs.Required, "username"},
+		"short username":       {func(r *request) { r.Username = "ab" }, errs.TooShort, "username"},
+		"long username":        {func(r *request) { r.Username = strings.Repeat("a", 33) }, errs.TooLong, "username"},
+		"absurd username":      {func(r *request) { r.Username = strings.Repeat("a", 1025) }, errs.TooLong, "username"},
+		"other characters":     {func(r *request) { r.Username = "al ice" }, errs.InvalidCharacters, "username"},
+		"no address":           {func(r *request) { r.Email = "" }, errs.Required, "email"},
+		"no such address":      {func(r *request) { r.Email = "Alice <a" + mailDomain + ">" }, errs.InvalidFormat, "email"},
+		"long address":         {func(r *request) { r.Email = strings.Repeat("a", 254) + mailDomain }, errs.TooLong, "email"},
+		"long display name":    {func(r *request) { r.DisplayName = strings.Repeat("é", 65) }, errs.TooLong, "display_name"},
+		"control in name":      {func(r *request) { r.DisplayName = "Al\x00ice" }, errs.InvalidCharacters, "display_name"},
+		"no password":          {func(r *request) { r.Password = "" }, errs.Required, "password"},
+		"short password":       {func(r *request) { r.Password = "1234567" }, errs.TooShort, "password"},
+		"long password":        {func(r *request) { r.Password = strings.Repeat("🔑", 129) }, errs.TooLong, "password"},
+		"the first is told":    {func(r *request) { r.Email, r.Password = "", "" }, errs.Required, "email"},
+		"the address is first": {func(r *request) { r.Email, r.DisplayName = "", "\x00a\x00" }, errs.Required, "email"},
 	}
 	for name, test := range tests {
 		req := signUpRequest("alice")
@@ -376,7 +378,9 @@ func TestBatchGetUsers(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		slices.SortFunc(res.GetUsers(), func(a, b *usersv1.User) int { return strings.Compare(a.GetUsername(), b.GetUsername()) })
+		slices.SortFunc(res.GetUsers(), func(a, b *usersv1.User) int {
+			return strings.Compare(a.GetUsername(), b.GetUsername())
+		})
 		if diff := cmp.Diff(test.want, res.GetUsers(), protocmp.Transform()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
@@ -398,22 +402,23 @@ func TestSearchShowsEverybodyButTheCaller(t *testing.T) {
 		req.DisplayName = map[string]string{"bob": "Ädam Smith", "carl": "ADA"}[username]
 		tokens[username] = s.signUp(t, req).GetAccessToken()
 	}
+	type request = usersv1.SearchUsersRequest
 	tests := map[string]struct {
 		caller string
-		req    *usersv1.SearchUsersRequest
+		req    *request
 		want   []string
 		more   bool
 	}{
-		"everybody":       {"bob", &usersv1.SearchUsersRequest{PageSize: 100}, []string{"ada", "adam", "carl"}, false},
-		"both names":      {"bob", &usersv1.SearchUsersRequest{PageSize: 3, Prefix: " ADA "}, []string{"ada", "adam", "carl"}, false},
-		"first page":      {"bob", &usersv1.SearchUsersRequest{PageSize: 2, Prefix: "ada"}, []string{"ada", "adam"}, true},
-		"last page":       {"bob", &usersv1.SearchUsersRequest{PageSize: 2, Prefix: "ada", AfterUsername: "adam"}, []string{"carl"}, false},
-		"after the last":  {"bob", &usersv1.SearchUsersRequest{PageSize: 2, Prefix: "ada", AfterUsername: "zoe"}, []string{}, false},
-		"not the caller":  {"carl", &usersv1.SearchUsersRequest{PageSize: 2, Prefix: "ada"}, []string{"ada", "adam"}, false},
-		"only the caller": {"carl", &usersv1.SearchUsersRequest{PageSize: 2, Prefix: "carl"}, []string{}, false},
-		"unicode":         {"ada", &usersv1.SearchUsersRequest{PageSize: 2, Prefix: "A\u0308DAM"}, []string{"bob"}, false},
-		"wildcard":        {"ada", &usersv1.SearchUsersRequest{PageSize: 2, Prefix: "%"}, []string{}, false},
-		"address":         {"ada", &usersv1.SearchUsersRequest{PageSize: 2, Prefix: "bob@"}, []string{}, false},
+		"everybody":       {"bob", &request{PageSize: 100}, []string{"ada", "adam", "carl"}, false},
+		"both names":      {"bob", &request{PageSize: 3, Prefix: " ADA "}, []string{"ada", "adam", "carl"}, false},
+		"first page":      {"bob", &request{PageSize: 2, Prefix: "ada"}, []string{"ada", "adam"}, true},
+		"last page":       {"bob", &request{PageSize: 2, Prefix: "ada", AfterUsername: "adam"}, []string{"carl"}, false},
+		"after the last":  {"bob", &request{PageSize: 2, Prefix: "ada", AfterUsername: "zoe"}, []string{}, false},
+		"not the caller":  {"carl", &request{PageSize: 2, Prefix: "ada"}, []string{"ada", "adam"}, false},
+		"only the caller": {"carl", &request{PageSize: 2, Prefix: "carl"}, []string{}, false},
+		"unicode":         {"ada", &request{PageSize: 2, Prefix: "A\u0308DAM"}, []string{"bob"}, false},
+		"wildcard":        {"ada", &request{PageSize: 2, Prefix: "%"}, []string{}, false},
+		"address":         {"ada", &request{PageSize: 2, Prefix: "bob@"}, []string{}, false},
 	}
 	for name, test := range tests {
 		res, err := s.users.SearchUsers(as(t, tokens[test.caller]), test.req)
@@ -528,8 +533,14 @@ func TestDevelopmentCallsMakeAccountsThatAreSignedIn(t *testing.T) {
 	t.Parallel()
 	s := start(t, newConfig(t))
 	bob := s.signUp(t, signUpRequest("bob"))
-	req := &usersv1.CreateUsersRequest{
-		Users:    []*usersv1.NewUser{{Username: "Alice", DisplayName: "Alïce"}, {Username: "bob", DisplayName: "Not Bob"}, {Username: "carol"}},
+	type (
+		request = usersv1.CreateUsersRequest
+		newUser = usersv1.NewUser
+	)
+	req := &request{
+		Users: []*newUser{
+			{Username: "Alice", DisplayName: "Alïce"}, {Username: "bob", DisplayName: "Not Bob"}, {Username: "carol"},
+		},
 		Password: goodPassword,
 	}
 	res, err := s.development.CreateUsers(t.Context(), req)
@@ -562,13 +573,13 @@ func TestDevelopmentCallsMakeAccountsThatAreSignedIn(t *testing.T) {
 	}
 
 	for name, test := range map[string]struct {
-		req   *usersv1.CreateUsersRequest
+		req   *request
 		field string
 	}{
-		"username":     {&usersv1.CreateUsersRequest{Users: []*usersv1.NewUser{{Username: "dora"}, {Username: "x"}}}, "username"},
-		"display name": {&usersv1.CreateUsersRequest{Users: []*usersv1.NewUser{{Username: "dora", DisplayName: "\x00x"}}}, "display_name"},
-		"password":     {&usersv1.CreateUsersRequest{Users: []*usersv1.NewUser{{Username: "dora"}}, Password: "short"}, "password"},
-		"nobody":       {&usersv1.CreateUsersRequest{}, "users"},
+		"username":     {&request{Users: []*newUser{{Username: "dora"}, {Username: "x"}}}, "username"},
+		"display name": {&request{Users: []*newUser{{Username: "dora", DisplayName: "\x00x"}}}, "display_name"},
+		"password":     {&request{Users: []*newUser{{Username: "dora"}}, Password: "short"}, "password"},
+		"nobody":       {&request{}, "users"},
 	} {
 		_, err := s.development.CreateUsers(t.Context(), test.req)
 		if e, ok := errs.As(err); !ok || e.Kind != errs.Invalid || e.Field != test.field {
@@ -638,7 +649,9 @@ func TestServiceIsNotReadyWhileMySQLIsAwayAndThenComesBack(t *testing.T) {
 			return err
 		},
 		"create": func(ctx context.Context) error {
-			_, err := s.development.CreateUsers(ctx, &usersv1.CreateUsersRequest{Users: []*usersv1.NewUser{{Username: "bob"}}})
+			_, err := s.development.CreateUsers(ctx, &usersv1.CreateUsersRequest{
+				Users: []*usersv1.NewUser{{Username: "bob"}},
+			})
 			return err
 		},
 	} {

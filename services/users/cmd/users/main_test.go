@@ -51,32 +51,36 @@ func TestWrongSettingStopsTheStartWithOneLineThatNamesIt(t *testing.T) {
 	// Nothing listens at this address, so that settings that were taken would end in another error, and later.
 	const dsn = "app:canary@tcp(127.0.0.1:1)/users"
 	tests := map[string]struct {
-		env     string
-		setting string
+		variable, value string
 	}{
-		"no DSN":              {"USERS_MYSQL_DSN=", "--mysql-dsn (USERS_MYSQL_DSN)"},
-		"bad DSN":             {"USERS_MYSQL_DSN=mysql://app:canary@db/users", "--mysql-dsn (USERS_MYSQL_DSN)"},
-		"empty keys":          {"USERS_SIGNING_KEYS=", "--signing-keys (USERS_SIGNING_KEYS)"},
-		"no keys":             {"USERS_SIGNING_KEYS=" + key + ".missing", "--signing-keys (USERS_SIGNING_KEYS)"},
-		"no key in directory": {"USERS_SIGNING_KEYS=" + t.TempDir(), "--signing-keys (USERS_SIGNING_KEYS)"},
-		"not a key":           {"USERS_SIGNING_KEYS=" + notAKey, "--signing-keys (USERS_SIGNING_KEYS)"},
-		"log level":           {"USERS_LOG_LEVEL=loud", "--log-level (USERS_LOG_LEVEL)"},
-		"port":                {"USERS_RPC_LISTEN=:70000", "--rpc-listen (USERS_RPC_LISTEN)"},
-		"admin port":          {"USERS_ADMIN_LISTEN=localhost:http", "--admin-listen (USERS_ADMIN_LISTEN)"},
-		"negative deadline":   {"USERS_RPC_DEFAULT_DEADLINE=-1s", "--rpc-default-deadline (USERS_RPC_DEFAULT_DEADLINE)"},
-		"short token":         {"USERS_TOKEN_TTL=59s", "--token-ttl (USERS_TOKEN_TTL)"},
-		"no duration":         {"USERS_TOKEN_TTL=12", "--token-ttl (USERS_TOKEN_TTL)"},
-		"hash memory":         {"USERS_PASSWORD_HASH_MEMORY=7", "--password-hash-memory (USERS_PASSWORD_HASH_MEMORY)"},
-		"hash iterations":     {"USERS_PASSWORD_HASH_ITERATIONS=0", "--password-hash-iterations (USERS_PASSWORD_HASH_ITERATIONS)"},
-		"hash concurrency":    {"USERS_PASSWORD_HASH_CONCURRENCY=-1", "--password-hash-concurrency (USERS_PASSWORD_HASH_CONCURRENCY)"},
-		"development no bool": {"USERS_DEVELOPMENT=perhaps", "--development (USERS_DEVELOPMENT)"},
+		"no DSN":              {"USERS_MYSQL_DSN", ""},
+		"bad DSN":             {"USERS_MYSQL_DSN", "mysql://app:canary@db/users"},
+		"empty keys":          {"USERS_SIGNING_KEYS", ""},
+		"no keys":             {"USERS_SIGNING_KEYS", key + ".missing"},
+		"no key in directory": {"USERS_SIGNING_KEYS", t.TempDir()},
+		"not a key":           {"USERS_SIGNING_KEYS", notAKey},
+		"log level":           {"USERS_LOG_LEVEL", "loud"},
+		"port":                {"USERS_RPC_LISTEN", ":70000"},
+		"admin port":          {"USERS_ADMIN_LISTEN", "localhost:http"},
+		"negative deadline":   {"USERS_RPC_DEFAULT_DEADLINE", "-1s"},
+		"short token":         {"USERS_TOKEN_TTL", "59s"},
+		"no duration":         {"USERS_TOKEN_TTL", "12"},
+		"hash memory":         {"USERS_PASSWORD_HASH_MEMORY", "7"},
+		"hash iterations":     {"USERS_PASSWORD_HASH_ITERATIONS", "0"},
+		"hash concurrency":    {"USERS_PASSWORD_HASH_CONCURRENCY", "-1"},
+		"development no bool": {"USERS_DEVELOPMENT", "perhaps"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			code, stderr := program(t, []string{"USERS_MYSQL_DSN=" + dsn, "USERS_SIGNING_KEYS=" + key, test.env}, "serve")
-			if code != 2 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, test.setting) {
-				t.Errorf("exit code %d and %q, want 2 and one line that names %s", code, stderr, test.setting)
+			code, stderr := program(t, []string{
+				"USERS_MYSQL_DSN=" + dsn, "USERS_SIGNING_KEYS=" + key, // The last value of a variable counts.
+				test.variable + "=" + test.value,
+			}, "serve")
+			flag := "--" + strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(test.variable, "USERS_"), "_", "-"))
+			named := strings.Contains(stderr, flag+" ("+test.variable+")")
+			if code != 2 || strings.Count(stderr, "\n") != 1 || !named {
+				t.Errorf("exit code %d and %q, want 2 and one line that names %s", code, stderr, flag)
 			}
 			if strings.Contains(stderr, "canary") {
 				t.Errorf("the line has a secret: %q", stderr)

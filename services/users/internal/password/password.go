@@ -1,11 +1,11 @@
 // Package password turns passwords into argon2id hashes and checks them.
 //
-// A check costs the same whether there is an account or not (see [Hasher.Check]), so that its duration does not tell. It
-// cannot hide that a hash was made under other settings: until the account's next sign-in renews the hash, the old one
-// takes the old time.
+// A check costs the same whether there is an account or not (see [Hasher.Check]), so that its duration does not tell.
+// It cannot hide that a hash was made under other settings: until the account's next sign-in renews the hash, the old
+// one takes the old time.
 //
-// No more hashes are computed at once than the settings allow, because each holds its memory and a core; who comes later
-// waits for as long as the context lets it.
+// No more hashes are computed at once than the settings allow, because each holds its memory and a core; who comes
+// later waits for as long as the context lets it.
 package password
 
 import (

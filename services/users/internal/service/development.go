@@ -14,8 +14,8 @@ func DevelopmentMethods() []string {
 	return []string{usersv1.DevelopmentService_CreateUsers_FullMethodName}
 }
 
-// Development implements DevelopmentService. It lets anybody who reaches it act as anybody, so that it must be registered
-// only where the settings ask for it.
+// Development implements DevelopmentService. It lets anybody who reaches it act as anybody, so that it must be
+// registered only where the settings ask for it.
 type Development struct {
 	usersv1.UnsafeDevelopmentServiceServer
 

@@ -38,8 +38,9 @@ func broken(code errs.Code, field, format string, args ...any) error {
 	return errs.Field(errs.Invalid, code, field, fmt.Sprintf(format, args...))
 }
 
-// foldUsername returns the one form in which a username is stored and looked up. Only ASCII letters are folded: any other
-// character that has a lower-case form in ASCII, such as the Kelvin sign, is not allowed in a username in the first place.
+// foldUsername returns the one form in which a username is stored and looked up. Only ASCII letters are folded: any
+// other character that has a lower-case form in ASCII, such as the Kelvin sign, is not allowed in a username in the
+// first place.
 func foldUsername(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {
@@ -74,8 +75,8 @@ func foldEmail(s string) string {
 	return norm.NFC.String(strings.ToLower(norm.NFC.String(s)))
 }
 
-// checkEmail returns the folded address, or the rule that it breaks. It takes what can be written as local@domain without
-// quotes or comments, and asks nobody whether it exists. No error says what the address was.
+// checkEmail returns the folded address, or the rule that it breaks. It takes what can be written as local@domain
+// without quotes or comments, and asks nobody whether it exists. No error says what the address was.
 func checkEmail(s string) (string, error) {
 	if s == "" {
 		return "", broken(errs.Required, fieldEmail, "an e-mail address is required")
@@ -97,7 +98,8 @@ func checkEmail(s string) (string, error) {
 // unaddressable says whether a character has no place in an e-mail address.
 func unaddressable(r rune) bool { return unicode.IsSpace(r) || unicode.In(r, unicode.C) }
 
-// checkDisplayName returns the display name as it is stored, or the rule that it breaks. It is the username when none is given.
+// checkDisplayName returns the display name as it is stored, or the rule that it breaks. It is the username when none
+// is given.
 func checkDisplayName(s, username string) (string, error) {
 	name := strings.TrimSpace(norm.NFC.String(s))
 	if name == "" {

@@ -192,7 +192,9 @@ func TestLoginsAreFoldedAsTheyWereStored(t *testing.T) {
 			t.Errorf("username %q folds to %q and then to %q", given, stored, folded)
 		}
 	}
-	for _, given := range []string{"Alice@Example.COM", "Jose\u0301@Exämple.com", "\u212aelvin@example.com", "\u0130@example.com"} {
+	for _, given := range []string{
+		"Alice@Example.COM", "Jose\u0301@Exämple.com", "\u212aelvin@example.com", "\u0130@example.com",
+	} {
 		stored, err := checkEmail(given)
 		if err != nil {
 			t.Fatal(err)

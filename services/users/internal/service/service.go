@@ -1,9 +1,9 @@
 // Package service answers users' gRPC calls: it checks what is asked, decides who may ask, and names what went wrong.
 //
-// It guarantees that a sign-in tells nothing about accounts to somebody without the password: an unknown login, an account
-// without a password and a wrong password get the same answer after the same work. A sign-up does tell whether a
-// username is taken, and never whether an e-mail address has an account. No password, e-mail address or token is in an error that
-// it returns, so that none reaches a log.
+// It guarantees that a sign-in tells nothing about accounts to somebody without the password: an unknown login, an
+// account without a password and a wrong password get the same answer after the same work. A sign-up does tell whether
+// a username is taken, and never whether an e-mail address has an account. No password, e-mail address or token is in
+// an error that it returns, so that none reaches a log.
 //
 // A sign-up that fails with errs.Unavailable may have made the account all the same: the caller can try to sign in.
 package service

@@ -17,7 +17,8 @@ func (s *Store) CreateAccounts(ctx context.Context, accounts []NewAccount) ([]Us
 	if len(accounts) == 0 {
 		return nil, nil
 	}
-	// Everybody inserts in the same order, so that two who create the same accounts wait for each other without a deadlock.
+	// Everybody inserts in the same order, so that two who create the same accounts wait for each other without a
+	// deadlock.
 	sorted := slices.Clone(accounts)
 	slices.SortFunc(sorted, func(a, b NewAccount) int { return strings.Compare(a.Username, b.Username) })
 	usernames := make([]string, len(sorted))
@@ -63,7 +64,8 @@ func insertUsers(ctx context.Context, tx *sql.Tx, accounts []NewAccount) error {
 	for _, a := range accounts {
 		args = append(args, a.ID, a.Username, a.DisplayName, searchKey(a.DisplayName), nullable(a.Email), a.CreatedAt)
 	}
-	// An update that changes nothing passes over what exists. INSERT IGNORE would pass over all else that is wrong, too.
+	// An update that changes nothing passes over what exists. INSERT IGNORE would pass over all else that is wrong,
+	// too.
 	_, err := tx.ExecContext(ctx,
 		"INSERT INTO users (id, username, display_name, display_name_folded, email, created_at) VALUES "+
 			rowsOf("(?, ?, ?, ?, ?, ?)", len(accounts))+" ON DUPLICATE KEY UPDATE id = id",

@@ -12,8 +12,8 @@ import (
 	"chatapp.dev/services/users/internal/store/internal/db"
 )
 
-// searchKeyLen is the length of users.display_name_folded in code points. Folding can lengthen a name eighteenfold; such
-// names are compared by the beginnings of their keys alone.
+// searchKeyLen is the length of users.display_name_folded in code points. Folding can lengthen a name eighteenfold;
+// such names are compared by the beginnings of their keys alone.
 const searchKeyLen = 128
 
 // searchKey returns the form of a display name or of a searched text that is compared: without regard to case and to
@@ -31,8 +31,8 @@ func searchKey(s string) string {
 	return folded
 }
 
-// likeEscaper makes text stand for itself in a LIKE pattern. The escape character is one that no sql_mode gives or takes
-// away a meaning, unlike the backslash.
+// likeEscaper makes text stand for itself in a LIKE pattern. The escape character is one that no sql_mode gives or
+// takes away a meaning, unlike the backslash.
 var likeEscaper = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_")
 
 // Search selects users.
@@ -49,13 +49,13 @@ type Search struct {
 
 // SearchUsers reads a page of users, ascending by username, and whether more follow.
 //
-// A user is on exactly one of the pages that follow each other by username, whoever signs up meanwhile; somebody who signs up
-// meanwhile may be on none.
+// A user is on exactly one of the pages that follow each other by username, whoever signs up meanwhile; somebody who
+// signs up meanwhile may be on none.
 func (s *Store) SearchUsers(ctx context.Context, search Search) (users []User, more bool, err error) {
 	limit := int32(search.Limit) + 1 // The one more tells whether a page follows.
 	if search.Prefix == "" {
-		// Everybody has the empty prefix: the page is a piece of the index by username, and the other index would be read
-		// whole for nothing.
+		// Everybody has the empty prefix: the page is a piece of the index by username, and the other index would be
+		// read whole for nothing.
 		rows, err := s.q.ListUsers(ctx, db.ListUsersParams{
 			AfterUsername: search.AfterUsername, ExceptID: search.Except, Limit: limit,
 		})

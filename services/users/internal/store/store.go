@@ -1,9 +1,9 @@
 // Package store keeps accounts and credentials in MySQL.
 //
 // It guarantees that an account is stored together with its credential or not at all, and that no two accounts have the
-// same username, whoever signs up at the same moment. What was returned without an error is committed, and as durable as
-// the server makes a commit. After an error other than ErrUsernameTaken and ErrNoAccount the outcome may be unknown: an account may
-// exist although its owner was not told.
+// same username, whoever signs up at the same moment. What was returned without an error is committed, and as durable
+// as the server makes a commit. After an error other than ErrUsernameTaken and ErrNoAccount the outcome may be unknown:
+// an account may exist although its owner was not told.
 //
 // Usernames and e-mail addresses must be folded by the caller, and are compared byte by byte. All SQL is in the subset
 // that MySQL 8, MariaDB 10.11 and TiDB share.

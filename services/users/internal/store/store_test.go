@@ -348,8 +348,8 @@ func expectIndexed(t *testing.T, database *sql.DB, queries []store.Query) {
 	for _, query := range queries {
 		plan := explain(t, database, query)
 		for _, row := range plan {
-			// MariaDB and MySQL name the access in "type"; a table in angle brackets is the result of another step. TiDB
-			// names the operator in "id".
+			// MariaDB and MySQL name the access in "type"; a table in angle brackets is the result of another step.
+			// TiDB names the operator in "id".
 			whole := (row["type"] == "ALL" || row["type"] == "index") && !strings.HasPrefix(row["table"], "<")
 			if whole || strings.Contains(row["id"], "FullScan") {
 				t.Errorf("%s\nreads everything at %v\nin the plan %v", query.SQL, row, plan)
