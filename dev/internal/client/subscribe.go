@@ -46,7 +46,9 @@ type CloseError struct {
 	Reason string
 }
 
-func (e *CloseError) Error() string { return fmt.Sprintf("the server closed the socket: %d %s", e.Code, e.Reason) }
+func (e *CloseError) Error() string {
+	return fmt.Sprintf("the server closed the socket: %d %s", e.Code, e.Reason)
+}
 
 // Socket is a WebSocket connection that has been acknowledged. Several subscriptions can share it.
 type Socket struct {

@@ -42,6 +42,8 @@ type Options struct {
 	Users, Messages, Graphs int
 	// Env are more settings of the services, such as "MESSAGES_LOG_RETENTION=1s".
 	Env []string
+	// Faults are those that strike each service ("graph": "hub.hint=drop") from its start on; see Process.SetFaults.
+	Faults map[string]string
 	// TapSQL records what the services send to MySQL, see Stack.Tap.
 	TapSQL bool
 	// Log gets a line for each start; nil means none.
@@ -145,6 +147,9 @@ func (s *Stack) startServices(ctx context.Context) error {
 		for i := range max(1, group.number) {
 			p := newProcess(s.opts.Programs, s.opts.Dir, group.service, i+1, env)
 			*group.processes = append(*group.processes, p)
+			if err := p.SetFaults(s.opts.Faults[group.service]); err != nil {
+				return err
+			}
 			if err := p.Start(ctx); err != nil {
 				return err
 			}

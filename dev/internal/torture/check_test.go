@@ -46,7 +46,9 @@ func world() *History {
 }
 
 // without returns messages without the one in a place.
-func without(messages []Message, i int) []Message { return slices.Delete(slices.Clone(messages), i, i+1) }
+func without(messages []Message, i int) []Message {
+	return slices.Delete(slices.Clone(messages), i, i+1)
+}
 
 func TestCheckFindsEachViolation(t *testing.T) {
 	tests := []struct {

@@ -1,0 +1,11 @@
+// Command chatapp is what developers of ChatApp use: it tortures and measures a whole system on one machine.
+package main
+
+import "chatapp.dev/internal/platform/run"
+
+// cli are the commands, each in a file of its own.
+type cli struct {
+	Torture tortureCommand `cmd:"" help:"Talk while services, Redis and MySQL die, and check that nothing acknowledged is lost, doubled or out of order."`
+}
+
+func main() { run.Main("chatapp", "ChatApp for its developers.", &cli{}) }
