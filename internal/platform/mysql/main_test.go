@@ -36,10 +36,13 @@ func openDB(t *testing.T, cfg Config) *sql.DB {
 	return db
 }
 
-// mustExec runs statements one by one.
-func mustExec(t *testing.T, db interface {
+// execer is a database, a connection to it or a transaction.
+type execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-}, statements ...string) {
+}
+
+// mustExec runs statements one by one.
+func mustExec(t *testing.T, db execer, statements ...string) {
 	t.Helper()
 	for _, statement := range statements {
 		if _, err := db.ExecContext(t.Context(), statement); err != nil {

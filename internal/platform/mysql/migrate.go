@@ -202,7 +202,7 @@ func (m *Migrator) Up(ctx context.Context) error {
 func (m *Migrator) lock(ctx context.Context) (*Lock, error) {
 	lock, err := AcquireLock(ctx, m.db, migrationPurpose, 0)
 	if errors.Is(err, ErrLocked) {
-		m.info("waiting for another process that migrates")
+		m.log().Info("waiting for another process that migrates")
 		lock, err = AcquireLock(ctx, m.db, migrationPurpose, migrationWait)
 	}
 	return lock, err
@@ -271,7 +271,7 @@ func (m *Migrator) apply(ctx context.Context, conn *sql.Conn, migration migratio
 		return fmt.Errorf("record it: %w", err)
 	}
 	m.reach("recorded", migration.version)
-	m.info("migrated", "migration", migration.String(), "found_done", resumed, "took", time.Since(began))
+	m.log().Info("migrated", "migration", migration.String(), "found_done", resumed, "took", time.Since(began))
 	return nil
 }
 
@@ -377,10 +377,13 @@ func (a appliedMigrations) verify(m migration) error {
 	return nil
 }
 
-// readApplied returns what a database records. One that was never migrated has no record.
-func readApplied(ctx context.Context, db interface {
+// querier is a database or a connection to it.
+type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}) (appliedMigrations, error) {
+}
+
+// readApplied returns what a database records. One that was never migrated has no record.
+func readApplied(ctx context.Context, db querier) (appliedMigrations, error) {
 	applied := appliedMigrations{}
 	rows, err := db.QueryContext(ctx, "SELECT version, checksum FROM schema_migrations")
 	if number(err) == errNoSuchTable {
@@ -410,8 +413,9 @@ func (m *Migrator) reach(place string, version int) {
 	}
 }
 
-func (m *Migrator) info(msg string, args ...any) {
-	if m.Log != nil {
-		m.Log.Info(msg, args...)
+func (m *Migrator) log() *slog.Logger {
+	if m.Log == nil {
+		return slog.New(slog.DiscardHandler)
 	}
+	return m.Log
 }

@@ -85,22 +85,30 @@ func describeSchema(t *testing.T, db *sql.DB) []string {
 		`SELECT CONCAT('user ', id, ' ', name) FROM users ORDER BY id`,
 		`SELECT CONCAT('applied ', version, ' ', name) FROM schema_migrations ORDER BY version`,
 	} {
-		rows, err := db.QueryContext(t.Context(), query)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for rows.Next() {
-			var line string
-			if err := rows.Scan(&line); err != nil {
-				t.Fatal(err)
-			}
-			lines = append(lines, line)
-		}
-		if err := rows.Close(); err != nil {
-			t.Fatal(err)
-		}
+		lines = append(lines, column(t, db, query)...)
 	}
 	return lines
+}
+
+// column returns the one column that a query gives.
+func column(t *testing.T, db *sql.DB, query string) (values []string) {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var value string
+		if err := rows.Scan(&value); err != nil {
+			t.Fatal(err)
+		}
+		values = append(values, value)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return values
 }
 
 func checkSchema(t *testing.T, db *sql.DB) {
@@ -183,7 +191,9 @@ func migrateAndDie() {
 	}
 	m.reached = func(place string, at int) {
 		if place == parts[0] && at == version {
-			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+				panic(err)
+			}
 			select {}
 		}
 	}

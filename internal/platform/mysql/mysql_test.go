@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -126,6 +125,8 @@ type notifier struct {
 	lines chan string
 }
 
+func (notifier) Enabled(context.Context, slog.Level) bool { return true }
+
 func (n notifier) Handle(_ context.Context, r slog.Record) error {
 	select {
 	case n.lines <- r.Message:
@@ -150,7 +151,7 @@ func TestAServiceStartsWhileItsDatabaseIsAway(t *testing.T) {
 	server := cfg.Addr
 	cfg.Addr = address
 	lines := make(chan string, 1)
-	log := slog.New(notifier{slog.NewTextHandler(io.Discard, nil), lines})
+	log := slog.New(notifier{slog.DiscardHandler, lines})
 	type opened struct {
 		db  *sql.DB
 		err error
@@ -227,12 +228,6 @@ func TestValuesReachNeitherErrorsNorSpans(t *testing.T) {
 	if _, err := db.ExecContext(ctx, "INSERT INTO users (id, email) VALUES (?, ?)", 1, canary); err != nil {
 		t.Fatal(err)
 	}
-	prepared, err := db.PrepareContext(ctx, "INSERT INTO users (id, email) VALUES (?, ?)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer prepared.Close()
-
 	tests := []struct {
 		name   string
 		number uint16
@@ -243,7 +238,12 @@ func TestValuesReachNeitherErrorsNorSpans(t *testing.T) {
 			return err
 		}},
 		{"duplicate in a prepared statement", 1062, func() error {
-			_, err := prepared.ExecContext(ctx, 2, canary)
+			prepared, err := db.PrepareContext(ctx, "INSERT INTO users (id, email) VALUES (2, ?)")
+			if err != nil {
+				return err
+			}
+			defer prepared.Close()
+			_, err = prepared.ExecContext(ctx, canary)
 			return err
 		}},
 		{"duplicate in a transaction", 1062, func() error {
@@ -262,20 +262,20 @@ func TestValuesReachNeitherErrorsNorSpans(t *testing.T) {
 			}
 			return rows.Err()
 		}},
-		{"duplicate in what is not read", 1062, func() error {
+		{"duplicate in what is not read", 1062, func() (err error) {
 			rows, err := db.QueryContext(ctx, "SELECT 1; INSERT INTO users (id, email) VALUES (2, ?)", canary)
 			if err != nil {
 				return err
 			}
-			return rows.Close()
+			defer func() { err = errors.Join(err, rows.Close()) }()
+			return rows.Err()
 		}},
 		{"wrong value", 1292, func() error {
 			_, err := db.ExecContext(ctx, "INSERT INTO users (id, seen) VALUES (2, ?)", canary)
 			return err
 		}},
 		{"syntax", 1064, func() error {
-			_, err := db.QueryContext(ctx, "SELECT FROM WHERE ?", canary)
-			return err
+			return db.QueryRowContext(ctx, "SELECT FROM WHERE ?", canary).Err()
 		}},
 		{"unknown table", errNoSuchTable, func() error {
 			_, err := db.ExecContext(ctx, "INSERT INTO nowhere VALUES (?)", canary)

@@ -1,9 +1,8 @@
 package mysql
 
 import (
-	"bytes"
-	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 )
 
@@ -13,7 +12,7 @@ type cut int
 const (
 	pass       cut = iota // Send it on.
 	cutBefore             // Close the connection without sending it.
-	cutReplies            // Send it on, and close the connection when the server has answered, without the answer.
+	cutReplies            // Send it on, let the server do all of it, and close the connection without its answer.
 )
 
 // startProxy listens on an address (":0" for any) and passes what comes on to a server. Decide, if not nil, is shown
@@ -44,20 +43,18 @@ func proxy(client net.Conn, address string, decide func([]byte) cut) {
 		return
 	}
 	defer server.Close()
-	mute := make(chan struct{})
-	replied := make(chan struct{})
+	var muted atomic.Bool
+	ended := make(chan struct{})
 	go func() {
-		defer close(replied)
+		defer close(ended)
 		buffer := make([]byte, 64<<10)
 		for {
 			n, err := server.Read(buffer)
 			if err != nil {
 				return
 			}
-			select {
-			case <-mute:
-				return
-			default:
+			if muted.Load() {
+				continue
 			}
 			if _, err := client.Write(buffer[:n]); err != nil {
 				return
@@ -74,19 +71,19 @@ func proxy(client net.Conn, address string, decide func([]byte) cut) {
 		if decide != nil {
 			action = decide(buffer[:n])
 		}
-		switch action {
-		case cutBefore:
+		if action == cutBefore {
 			return
-		case cutReplies:
-			close(mute)
-			if _, err := io.Copy(server, bytes.NewReader(buffer[:n])); err == nil {
-				<-replied
+		}
+		muted.Store(action == cutReplies)
+		if _, err := server.Write(buffer[:n]); err != nil {
+			return
+		}
+		if action == cutReplies {
+			// The server notices the end once it has done what it was sent, and ends the connection too.
+			if err := server.(*net.TCPConn).CloseWrite(); err == nil {
+				<-ended
 			}
 			return
-		case pass:
-			if _, err := server.Write(buffer[:n]); err != nil {
-				return
-			}
 		}
 	}
 }

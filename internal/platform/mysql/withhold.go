@@ -20,8 +20,8 @@ const withheld = "(values withheld)"
 // withoutValues returns err without the values that a server put in it. The number stays, and so does the name of the
 // key in a duplicate, which code depends on.
 func withoutValues(err error) error {
-	failure, ok := err.(*mysql.MySQLError)
-	if !ok || !quotesValues(failure.Number) {
+	var failure *mysql.MySQLError
+	if !errors.As(err, &failure) || !quotesValues(failure.Number) {
 		return err
 	}
 	clean := *failure

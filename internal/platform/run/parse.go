@@ -15,12 +15,12 @@ import (
 // setting's name, such as "must be at most --drain". Main prints it with the names of the flag and the variable, which
 // the struct cannot know: they depend on where it is embedded.
 func Invalid(field any, format string, args ...any) error {
-	return &invalidError{field: reflect.ValueOf(field), reason: fmt.Sprintf(format, args...)}
+	return &invalidError{field: field, reason: fmt.Sprintf(format, args...)}
 }
 
 // invalidError tells what is wrong with the setting that field points to.
 type invalidError struct {
-	field  reflect.Value
+	field  any // A pointer.
 	reason string
 }
 
@@ -118,7 +118,7 @@ func (p *parser) parse(args []string) (*kong.Context, error) {
 	var invalid *invalidError
 	if errors.As(err, &invalid) {
 		for _, flag := range flags {
-			if flag.Target.CanAddr() && flag.Target.Addr() == invalid.field {
+			if flag.Target.CanAddr() && flag.Target.Addr().Interface() == invalid.field {
 				return nil, &settingError{flag: flag, reason: invalid.reason}
 			}
 		}

@@ -114,7 +114,7 @@ func (p *process) run(name, description string, cli any, vars []kong.Vars) int {
 		// Being told to stop is not a failure, even when the command reports it as one.
 		return exitOK
 	default:
-		log.Error(command.Command()+" failed", "err", err)
+		log.Error("failed", "command", command.Command(), "err", err)
 		return exitFailure
 	}
 }

@@ -265,7 +265,7 @@ func TestAFailingCommandEndsWithOneLogLine(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.Stderr), &line); err != nil {
 		t.Fatalf("stderr is not one line of JSON: %v\n%s", err, r.Stderr)
 	}
-	if r.Code != 1 || line["msg"] != "serve failed" || line["err"] != "first\nsecond" || line["level"] != "ERROR" {
+	if r.Code != 1 || line["msg"] != "failed" || line["command"] != "serve" || line["err"] != "first\nsecond" || line["level"] != "ERROR" {
 		t.Errorf("got code %d and %v", r.Code, line)
 	}
 }

@@ -65,7 +65,7 @@ func setup(t *testing.T, env map[string]string) (shutdown func(context.Context) 
 }
 
 // work does something that is traced and counted, and returns its span's context.
-func work(t *testing.T, parent context.Context) trace.SpanContext {
+func work(parent context.Context, t *testing.T) trace.SpanContext {
 	t.Helper()
 	ctx, span := otel.Tracer("test").Start(parent, "the work")
 	defer span.End()
@@ -103,7 +103,7 @@ func TestSignalsAreExportedOnlyWhenTheEnvironmentAsks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			work(t, t.Context())
+			work(t.Context(), t)
 			if err := shutdown(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -137,7 +137,7 @@ func TestTheEnvironmentNamesTheService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	work(t, t.Context())
+	work(t.Context(), t)
 	if err := shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestTraceIDsExistWithoutAnExporter(t *testing.T) {
 	if _, err := setup(t, nil); err != nil {
 		t.Fatal(err)
 	}
-	if sc := work(t, t.Context()); !sc.IsValid() || sc.IsSampled() {
+	if sc := work(t.Context(), t); !sc.IsValid() || sc.IsSampled() {
 		t.Errorf("a trace's start: valid %v, sampled %v, want valid and not sampled", sc.IsValid(), sc.IsSampled())
 	}
 
@@ -158,7 +158,7 @@ func TestTraceIDsExistWithoutAnExporter(t *testing.T) {
 	caller := http.Header{}
 	caller.Set("traceparent", "00-"+testTraceID+"-"+testSpanID+"-01")
 	ctx := otel.GetTextMapPropagator().Extract(t.Context(), propagation.HeaderCarrier(caller))
-	if sc := work(t, ctx); sc.TraceID().String() != testTraceID || !sc.IsSampled() {
+	if sc := work(ctx, t); sc.TraceID().String() != testTraceID || !sc.IsSampled() {
 		t.Errorf("a continued trace: %s, sampled %v, want the caller's", sc.TraceID(), sc.IsSampled())
 	}
 }
@@ -181,7 +181,7 @@ func TestShutdownIsBoundByItsContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	work(t, t.Context())
+	work(t.Context(), t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	// Without the bound this would wait for the exporter's own 10 s, more than once.
