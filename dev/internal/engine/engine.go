@@ -89,36 +89,41 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 }
 
 func open(ctx context.Context, opts Options) (*Engine, error) {
-	switch opts.Kind {
-	case Auto, "":
-		return openAuto(ctx, opts)
+	kind, why := opts.Kind, "as asked for"
+	if kind == Auto || kind == "" {
+		notInstalled := mariadb.Installed(ctx)
+		if notInstalled != nil && !errors.Is(notInstalled, mariadb.ErrNotInstalled) {
+			return nil, notInstalled
+		}
+		kind, why = choose(opts, notInstalled == nil)
+	}
+	switch kind {
 	case MariaDB:
-		return openMariaDB(ctx, opts, "as asked for")
+		return openMariaDB(ctx, opts, why)
 	case TiDB:
-		return openTiDB(ctx, opts, "as asked for")
+		return openTiDB(ctx, opts, why)
 	case DSN:
 		return openDSN(opts)
 	default:
-		return nil, fmt.Errorf("unknown database engine %q: it is one of %s, %s, %s, %s", opts.Kind, Auto, MariaDB, TiDB, DSN)
+		return nil, fmt.Errorf("unknown database engine %q: it is one of %s, %s, %s, %s", kind, Auto, MariaDB, TiDB, DSN)
 	}
 }
 
-func openAuto(ctx context.Context, opts Options) (*Engine, error) {
-	if opts.DSN != "" {
-		return openDSN(opts)
-	}
-	// Somebody who installs MariaDB between two starts must not find the data gone.
+// choose says what Auto means here, and why.
+func choose(opts Options, installed bool) (kind Kind, why string) {
 	switch {
+	case opts.DSN != "":
+		return DSN, ""
+	// Somebody who installs or removes MariaDB between two starts must not find the data gone.
 	case hasData(opts.Dir, MariaDB):
-		return openMariaDB(ctx, opts, "since its data is here")
+		return MariaDB, "since its data is here"
 	case hasData(opts.Dir, TiDB):
-		return openTiDB(ctx, opts, "since its data is here")
+		return TiDB, "since its data is here"
+	case installed:
+		return MariaDB, "since it is installed"
+	default:
+		return TiDB, "since MariaDB is not installed"
 	}
-	e, err := openMariaDB(ctx, opts, "since it is installed")
-	if errors.Is(err, mariadb.ErrNotInstalled) {
-		return openTiDB(ctx, opts, "since MariaDB is not installed")
-	}
-	return e, err
 }
 
 // hasData reports whether an engine has kept data in the folder.
@@ -134,7 +139,7 @@ func openMariaDB(ctx context.Context, opts Options, why string) (*Engine, error)
 	dir := subfolder(opts.Dir, MariaDB)
 	s, err := mariadb.Start(ctx, mariadb.Options{Dir: dir, Log: opts.Log})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open a private MariaDB, %s: %w", why, err)
 	}
 	return &Engine{name: describe("a private MariaDB "+strings.TrimSuffix(s.Version(), "-MariaDB"), why, dir), server: s}, nil
 }
@@ -142,12 +147,12 @@ func openMariaDB(ctx context.Context, opts Options, why string) (*Engine, error)
 func openTiDB(ctx context.Context, opts Options, why string) (*Engine, error) {
 	program, err := buildTiDB(ctx, opts.Progress)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open a private TiDB, %s: %w", why, err)
 	}
 	dir := subfolder(opts.Dir, TiDB)
 	s, err := startTiDB(ctx, program, dir, opts.Log)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open a private TiDB, %s: %w", why, err)
 	}
 	return &Engine{name: describe("a private TiDB", why, dir), server: s}, nil
 }

@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -30,12 +29,12 @@ const (
 
 // tidbServer is a running dev/tidb.
 type tidbServer struct {
-	program   string
-	dir       string
-	throwAway bool
-	lock      *filelock.Lock
-	port      int
-	log       *slog.Logger
+	program string
+	dir     string
+	temp    *child.TempDir // Is dir, when the data is to be thrown away, or nil.
+	lock    *filelock.Lock // On dir, when it is not temp.
+	port    int
+	log     *slog.Logger
 
 	mu      sync.Mutex
 	process *child.Process // The current process, or the last one.
@@ -44,22 +43,28 @@ type tidbServer struct {
 
 // startTiDB starts the program on the data in dir, or in a temporary folder when dir is empty, and returns once it answers.
 func startTiDB(ctx context.Context, program, dir string, log *slog.Logger) (_ *tidbServer, err error) {
-	s := &tidbServer{program: program, dir: dir, log: log, throwAway: dir == ""}
-	if s.throwAway {
-		if s.dir, err = os.MkdirTemp("", "chatapp-tidb-"); err != nil {
-			return nil, fmt.Errorf("make a temporary folder for TiDB: %w", err)
-		}
-	} else if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the data folder of TiDB: %w", err)
-	}
+	s := &tidbServer{program: program, dir: dir, log: log}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release())
 		}
 	}()
-	// TiDB would refuse a folder in use too, but takes long to say so.
-	if s.lock, err = filelock.Try(filepath.Join(s.dir, "lock")); err != nil {
-		return nil, fmt.Errorf("the data folder of TiDB: %w", err)
+	if dir == "" {
+		if s.temp, err = child.NewTempDir("chatapp-tidb-"); err != nil {
+			return nil, err
+		}
+		s.dir = s.temp.Path
+	} else {
+		if s.dir, err = filepath.Abs(dir); err != nil {
+			return nil, fmt.Errorf("data folder of TiDB: %w", err)
+		}
+		if err := os.MkdirAll(s.dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make the data folder of TiDB: %w", err)
+		}
+		// TiDB would refuse a folder in use too, but takes long to say so.
+		if s.lock, err = filelock.Try(filepath.Join(s.dir, "lock")); err != nil {
+			return nil, fmt.Errorf("the data folder of TiDB: %w", err)
+		}
 	}
 	// Between the choice of a port and its use somebody else may take it.
 	for range portAttempts {
@@ -122,7 +127,7 @@ func (s *tidbServer) Stop() error {
 	}
 	s.stopped = true
 	var err error
-	if s.throwAway {
+	if s.temp != nil {
 		err = s.process.Kill() // Nobody will read what a clean shutdown would write.
 	} else {
 		err = s.process.Stop(tidbStopGrace)
@@ -137,8 +142,8 @@ func (s *tidbServer) release() error {
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
 	}
-	if s.throwAway {
-		errs = append(errs, os.RemoveAll(s.dir))
+	if s.temp != nil {
+		errs = append(errs, s.temp.Remove())
 	}
 	return errors.Join(errs...)
 }
@@ -151,32 +156,40 @@ func (s *tidbServer) launch(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, tidbStartTimeout)
 	defer cancel()
 	begun := time.Now()
-	output := newOutput()
+	complaints, err := os.Create(filepath.Join(s.dir, "stderr.log"))
+	if err != nil {
+		return fmt.Errorf("make the file for what TiDB complains of: %w", err)
+	}
+	defer complaints.Close()
+	serving := newFirstWrite()
 	cmd := exec.Command(s.program, "--dir", s.dir, "--port", strconv.Itoa(s.port))
 	cmd.Dir = s.dir
-	cmd.Stdout, cmd.Stderr = output, output
+	cmd.Stdout, cmd.Stderr = serving, complaints
 	process, err := child.Start(cmd)
 	if err != nil {
 		return err
 	}
 	s.process = process
-	if err := s.awaitReady(ctx, output); err != nil {
+	if err := s.awaitReady(ctx, serving); err != nil {
 		if killErr := process.Kill(); killErr != nil {
 			return errors.Join(err, killErr)
 		}
-		said := output.String()
-		if bytes.Contains([]byte(said), []byte("address already in use")) {
+		said, readErr := os.ReadFile(complaints.Name())
+		if readErr != nil {
+			return errors.Join(err, readErr)
+		}
+		if bytes.Contains(said, []byte("address already in use")) {
 			return fmt.Errorf("start TiDB on port %d: %w", s.port, errPortTaken)
 		}
-		return fmt.Errorf("%w; it said: %s", err, said)
+		return fmt.Errorf("%w; it said: %s", err, bytes.TrimSpace(said))
 	}
 	s.log.Debug("TiDB serves", "port", s.port, "pid", process.Pid(), "after", time.Since(begun))
 	return nil
 }
 
-func (s *tidbServer) awaitReady(ctx context.Context, output *output) error {
+func (s *tidbServer) awaitReady(ctx context.Context, serving *firstWrite) error {
 	select {
-	case <-output.firstLine: // The program prints it when it serves, so the one that listens there is ours.
+	case <-serving.done: // It writes when it listens, so whoever answers on the port is ours.
 	case <-s.process.Done():
 		return errors.New("TiDB ended while it was starting")
 	case <-ctx.Done():
@@ -193,37 +206,15 @@ func (s *tidbServer) awaitReady(ctx context.Context, output *output) error {
 	return nil
 }
 
-// output keeps the beginning of what a process writes and tells when there is a whole line.
-type output struct {
-	firstLine chan struct{} // Closed with the first line.
-
-	mu   sync.Mutex
-	text bytes.Buffer
+// firstWrite is a writer that tells when something was written to it.
+type firstWrite struct {
+	done chan struct{} // Closed at the first write.
 	once sync.Once
 }
 
-// outputKept is how much of what a process writes is kept.
-const outputKept = 16 << 10
+func newFirstWrite() *firstWrite { return &firstWrite{done: make(chan struct{})} }
 
-var _ io.Writer = (*output)(nil)
-
-func newOutput() *output { return &output{firstLine: make(chan struct{})} }
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if room := outputKept - o.text.Len(); room > 0 {
-		o.text.Write(p[:min(room, len(p))])
-	}
-	if bytes.ContainsRune(o.text.Bytes(), '\n') {
-		o.once.Do(func() { close(o.firstLine) })
-	}
+func (w *firstWrite) Write(p []byte) (int, error) {
+	w.once.Do(func() { close(w.done) })
 	return len(p), nil
-}
-
-// String returns what was kept.
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return string(bytes.TrimSpace(o.text.Bytes()))
 }
