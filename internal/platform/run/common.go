@@ -1,9 +1,10 @@
 package run
 
-// Logging is how a command logs. Commands that serve nothing embed it; those that serve embed [Common].
+// Logging is how a command logs. Commands that serve nothing embed it; those that serve embed [Common]. A program or a
+// command that people watch chooses other defaults with the kong variables log_level and log_format.
 type Logging struct {
-	LogLevel  string `enum:"debug, info, warn, error" default:"info" help:"Least level to log: ${enum}."`
-	LogFormat string `enum:"json, text" default:"json" help:"Format of a log line: ${enum}."`
+	LogLevel  string `enum:"debug, info, warn, error" default:"${log_level=info}" help:"Least level to log: ${enum}."`
+	LogFormat string `enum:"json, text" default:"${log_format=json}" help:"Format of a log line: ${enum}."`
 }
 
 // AfterApply tells Main how the selected command wants to log. Kong calls it when the settings have been read.

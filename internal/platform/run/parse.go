@@ -10,10 +10,10 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// Invalid returns an error for a setting that is wrong, to be returned by a settings struct's Validate method. Field
-// points to the setting's field in that struct, so the method needs a pointer receiver; the reason reads on from the
-// setting's name, such as "must be at most --drain". Main prints it with the names of the flag and the variable, which
-// the struct cannot know: they depend on where it is embedded.
+// Invalid returns an error for a setting that is wrong, to be returned by a settings struct's Validate method, or by
+// Run where only the attempt can tell. Field points to the setting's field in that struct, so the method needs a pointer
+// receiver; the reason reads on from the setting's name, such as "must be at most --drain". Main prints it with the
+// names of the flag and the variable, which the struct cannot know: they depend on where it is embedded.
 func Invalid(field any, format string, args ...any) error {
 	return &invalidError{field: field, reason: fmt.Sprintf(format, args...)}
 }
@@ -33,6 +33,18 @@ type settingError struct {
 }
 
 func (e *settingError) Error() string { return settingName(e.flag) + " " + e.reason }
+
+// Parse reads settings into cli as Main does for the program called name, from arguments and from the environment, and
+// runs nothing. It is for a program that runs others' services in its own process: what it decides for them are the
+// arguments. Its error is one that can be shown.
+func Parse(name string, cli any, args []string, vars ...kong.Vars) error {
+	parser, err := newParser(name, cli, vars, kong.Bind(&settings{}))
+	if err != nil {
+		return fmt.Errorf("read the settings of %s: %w", name, err)
+	}
+	_, err = parser.parse(args)
+	return err
+}
 
 // settingName returns the names under which a setting is known: "--log-level (USERS_LOG_LEVEL)".
 func settingName(flag *kong.Flag) string {
@@ -114,14 +126,11 @@ func (p *parser) parse(args []string) (*kong.Context, error) {
 	if !errors.As(err, &failed) || failed.Context == nil {
 		return nil, err
 	}
+	if setting := p.setting(failed.Context, err); setting != nil {
+		return nil, setting
+	}
 	flags := failed.Context.Flags()
-	var invalid *invalidError
-	if errors.As(err, &invalid) {
-		for _, flag := range flags {
-			if flag.Target.CanAddr() && flag.Target.Addr().Interface() == invalid.field {
-				return nil, &settingError{flag: flag, reason: invalid.reason}
-			}
-		}
+	if errors.As(err, new(*invalidError)) {
 		return nil, err
 	}
 	for _, flag := range flags {
@@ -139,6 +148,24 @@ func (p *parser) parse(args []string) (*kong.Context, error) {
 		return nil, errors.New(strings.Join(missing, "; "))
 	}
 	return nil, err
+}
+
+// setting returns what the error says about a setting of the command, or nil when it is about none.
+func (p *parser) setting(command *kong.Context, err error) error {
+	var setting *settingError
+	if errors.As(err, &setting) {
+		return setting
+	}
+	var invalid *invalidError
+	if !errors.As(err, &invalid) {
+		return nil
+	}
+	for _, flag := range command.Flags() {
+		if flag.Target.CanAddr() && flag.Target.Addr().Interface() == invalid.field {
+			return &settingError{flag: flag, reason: invalid.reason}
+		}
+	}
+	return nil
 }
 
 // settingMapper decodes a flag's value as its own mapper does, from wherever it came, and says what is wrong with it.

@@ -29,7 +29,7 @@ import (
 const (
 	exitOK      = 0
 	exitFailure = 1   // The command failed; the last line of the log says why.
-	exitUsage   = 2   // A setting or argument is wrong; one line on stderr says which.
+	exitUsage   = 2   // A setting or argument is wrong (see Invalid); one line on stderr says which.
 	exitSignal  = 130 // A second signal came before the command had stopped.
 )
 
@@ -107,9 +107,13 @@ func (p *process) run(name, description string, cli any, vars []kong.Vars) int {
 	}
 
 	var stopped signalError
+	setting := parser.setting(command, err)
 	switch {
 	case err == nil:
 		return exitOK
+	case setting != nil:
+		fmt.Fprintf(p.stderr, "%s: %s\n", name, oneLine(setting.Error()))
+		return exitUsage
 	case errors.Is(err, context.Canceled) && errors.As(context.Cause(ctx), &stopped):
 		// Being told to stop is not a failure, even when the command reports it as one.
 		return exitOK

@@ -270,6 +270,55 @@ func TestAFailingCommandEndsWithOneLogLine(t *testing.T) {
 	}
 }
 
+func TestASettingThatOnlyTheAttemptShowsToBeWrongIsNamedToo(t *testing.T) {
+	cli := &testCLI{}
+	cli.Serve.run = func(context.Context, *slog.Logger, *Common) error {
+		return fmt.Errorf("open: %w", Invalid(&cli.Serve.Listen, "is taken"))
+	}
+	got := start(t, cli, nil, "serve", "--pool-secret=s:")
+	if diff := cmp.Diff(result{Code: 2, Stderr: "users: --listen (USERS_LISTEN) is taken\n"}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestACommandChoosesItsOwnDefaultsOfLogging(t *testing.T) {
+	var cli struct {
+		Watch struct {
+			Logging `set:"log_level=warn" set:"log_format=text"`
+		} `cmd:""`
+		Work Logging `cmd:""`
+	}
+	if err := Parse("users", &cli, []string{"watch"}); err != nil {
+		t.Fatal(err)
+	}
+	if want := (Logging{LogLevel: "warn", LogFormat: "text"}); cli.Watch.Logging != want {
+		t.Errorf("watch: got %+v, want %+v", cli.Watch.Logging, want)
+	}
+	if want := (Logging{LogLevel: "info", LogFormat: "json"}); cli.Work != want {
+		t.Errorf("work: got %+v, want %+v", cli.Work, want)
+	}
+}
+
+func TestParseReadsSettingsAsMainDoes(t *testing.T) {
+	t.Setenv("USERS_POOL_MAX_OPEN", "10")
+	t.Setenv("USERS_POOL_SECRET", "s:env")
+	var cli struct {
+		Common
+		Pool poolConfig `embed:"" prefix:"pool-"`
+	}
+	if err := Parse("users", &cli, []string{"--pool-secret=s:arg"}); err != nil {
+		t.Fatal(err)
+	}
+	if want := (poolConfig{Secret: "s:arg", MaxOpen: 10, MaxIdle: 8, Pairs: 2}); cli.Pool != want {
+		t.Errorf("got %+v, want %+v", cli.Pool, want)
+	}
+	t.Setenv("USERS_POOL_PAIRS", "3")
+	err := Parse("users", &cli, []string{"--pool-secret=s:arg"})
+	if want := "--pool-pairs (USERS_POOL_PAIRS) must be even, but is 3"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 func TestASignalEndsTheContextAndIsNoFailure(t *testing.T) {
 	for name, end := range map[string]func(context.Context) error{
 		"returning nil":               func(context.Context) error { return nil },
