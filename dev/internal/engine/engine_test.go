@@ -235,7 +235,7 @@ func insertBoth(ctx context.Context, db *sql.DB, id int) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // It does nothing after Commit.
 	for _, table := range bothTables {
 		rows := make([]string, rowsOf(id))
 		for n := range rows {
@@ -282,7 +282,7 @@ func take(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // It does nothing after Commit.
 	if _, err := tx.ExecContext(ctx, "UPDATE counter SET seq = seq + 1 WHERE id = 1"); err != nil {
 		return err
 	}

@@ -40,10 +40,14 @@ func TestStop(t *testing.T) {
 		signal syscall.Signal // That ended the process; 0 when it exited.
 	}{
 		{"ends on SIGTERM", "exec sleep 1000", func(p *Process) error { return p.Stop(time.Minute) }, syscall.SIGTERM},
-		{"exits cleanly on SIGTERM", "trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done",
-			func(p *Process) error { return p.Stop(time.Minute) }, 0},
-		{"is killed when it ignores SIGTERM", "trap '' TERM; echo ready; while :; do sleep 0.01; done",
-			func(p *Process) error { return p.Stop(50 * time.Millisecond) }, syscall.SIGKILL},
+		{
+			"exits cleanly on SIGTERM", "trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done",
+			func(p *Process) error { return p.Stop(time.Minute) }, 0,
+		},
+		{
+			"is killed when it ignores SIGTERM", "trap '' TERM; echo ready; while :; do sleep 0.01; done",
+			func(p *Process) error { return p.Stop(50 * time.Millisecond) }, syscall.SIGKILL,
+		},
 		{"is killed", "exec sleep 1000", (*Process).Kill, syscall.SIGKILL},
 	}
 	for _, test := range tests {

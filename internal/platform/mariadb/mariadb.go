@@ -57,7 +57,7 @@ type Server struct {
 	opts    Options
 	program program
 	port    int
-	run     *runDir
+	run     *child.TempDir
 	dir     string         // Holds data/ and mariadbd.log.
 	lock    *filelock.Lock // Held for as long as the server owns dir; nil for a throw-away one, whose run holds one.
 
@@ -85,10 +85,10 @@ func Start(ctx context.Context, opts Options) (_ *Server, err error) {
 			err = errors.Join(err, s.release())
 		}
 	}()
-	if s.run, err = newRunDir(); err != nil {
+	if s.run, err = child.NewTempDir("chatapp-mariadb-"); err != nil {
 		return nil, err
 	}
-	if s.dir = s.run.path; opts.Dir != "" {
+	if s.dir = s.run.Path; opts.Dir != "" {
 		if s.dir, err = filepath.Abs(opts.Dir); err != nil {
 			return nil, fmt.Errorf("data folder of MariaDB: %w", err)
 		}
@@ -141,7 +141,7 @@ func (s *Server) dsn(network, addr, database string) string {
 func (s *Server) Port() int { return s.port }
 
 // Socket returns the path of the unix socket.
-func (s *Server) Socket() string { return filepath.Join(s.run.path, "s") }
+func (s *Server) Socket() string { return filepath.Join(s.run.Path, "s") }
 
 // LogFile returns the path of the server's own log.
 func (s *Server) LogFile() string { return filepath.Join(s.dir, "mariadbd.log") }
@@ -224,7 +224,7 @@ func (s *Server) dataDir() string { return filepath.Join(s.dir, "data") }
 func (s *Server) release() error {
 	var errs []error
 	if s.run != nil {
-		errs = append(errs, s.run.remove())
+		errs = append(errs, s.run.Remove())
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
@@ -267,9 +267,9 @@ func (s *Server) args() []string {
 	args := []string{
 		"--no-defaults",
 		"--datadir=" + s.dataDir(),
-		"--tmpdir=" + s.run.path,
+		"--tmpdir=" + s.run.Path,
 		"--socket=" + s.Socket(),
-		"--pid-file=" + filepath.Join(s.run.path, "pid"),
+		"--pid-file=" + filepath.Join(s.run.Path, "pid"),
 		"--bind-address=127.0.0.1",
 		"--port=" + strconv.Itoa(s.port),
 		"--skip-name-resolve",

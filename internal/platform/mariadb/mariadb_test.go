@@ -139,7 +139,8 @@ func TestServerSettings(t *testing.T) {
 		{Options{}, map[string]string{"innodb_flush_log_at_trx_commit": "1", "max_connections": "500"}},
 		{Options{Fast: true, MaxConnections: 20}, map[string]string{
 			"innodb_flush_log_at_trx_commit": "2", "max_connections": "20", "bind_address": "127.0.0.1",
-			"character_set_server": "utf8mb4", "collation_server": "utf8mb4_unicode_ci"}},
+			"character_set_server": "utf8mb4", "collation_server": "utf8mb4_unicode_ci",
+		}},
 	}
 	for _, test := range tests {
 		db := open(t, start(t, test.opts))
@@ -261,32 +262,6 @@ func TestParseVersion(t *testing.T) {
 	for _, test := range tests {
 		if version, ok := parseVersion(test.out); version != test.version || ok != test.ok {
 			t.Errorf("parseVersion(%q) = %q, %v; want %q, %v", test.out, version, ok, test.version, test.ok)
-		}
-	}
-}
-
-func TestSweepRemovesOnlyWhatNobodyOwns(t *testing.T) {
-	base := t.TempDir()
-	make := func(name string) string {
-		path := filepath.Join(base, name)
-		if err := os.MkdirAll(filepath.Join(path, "data"), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(path, "lock"), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	abandoned, owned, other := make(runDirPrefix+"1"), make(runDirPrefix+"2"), make("something-else")
-	lock, err := filelock.Try(filepath.Join(owned, "lock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	sweep(base)
-	for path, want := range map[string]bool{abandoned: false, owned: true, other: true} {
-		if _, err := os.Stat(path); (err == nil) != want {
-			t.Errorf("%s: exists is %v, want %v", path, err == nil, want)
 		}
 	}
 }

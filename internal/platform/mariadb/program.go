@@ -33,6 +33,13 @@ type program struct {
 	version   string
 }
 
+// Installed returns nil when this machine has a MariaDB that can be started, else ErrNotInstalled, wrapped, or why it
+// cannot be asked.
+func Installed(ctx context.Context) error {
+	_, err := find(ctx)
+	return err
+}
+
 // find looks for MariaDB in PATH and where packages put it for root alone.
 func find(ctx context.Context) (program, error) {
 	found := ErrNotInstalled
@@ -158,8 +165,10 @@ func (p program) template(ctx context.Context, log *slog.Logger) (string, error)
 	if err := os.RemoveAll(unfinished); err != nil {
 		return "", fmt.Errorf("remove an unfinished template: %w", err)
 	}
-	args := append([]string{"--no-defaults", "--datadir=" + unfinished, "--auth-root-authentication-method=normal",
-		"--skip-test-db", "--skip-name-resolve", logFileSize}, asUser()...)
+	args := append([]string{
+		"--no-defaults", "--datadir=" + unfinished, "--auth-root-authentication-method=normal",
+		"--skip-test-db", "--skip-name-resolve", logFileSize,
+	}, asUser()...)
 	if out, err := exec.CommandContext(ctx, p.installer, args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", p.installer, err, out)
 	}
