@@ -50,6 +50,9 @@ type Options struct {
 	Log *slog.Logger
 }
 
+// CheapPasswords is a setting that makes passwords quick to hash, for tests with many accounts.
+const CheapPasswords = "USERS_PASSWORD_HASH_MEMORY=64"
+
 // Stack is a running system.
 type Stack struct {
 	MySQL *mariadb.Server

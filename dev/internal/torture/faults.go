@@ -153,13 +153,12 @@ func (d *demolition) run(ctx context.Context, end time.Time, rng *rand.Rand) err
 		rng := rand.New(rand.NewPCG(rng.Uint64(), 0))
 		lasting.Go(func() {
 			defer d.occupied[next.part].Unlock()
-			err := next.strike(ctx, d, rng)
+			if err := next.strike(ctx, d, rng); err != nil {
+				d.fail(fmt.Errorf("%s: %w", next.name, err))
+			}
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			d.struck[next.name]++
-			if err != nil {
-				d.errs = append(d.errs, fmt.Errorf("%s: %w", next.name, err))
-			}
 		})
 	}
 	lasting.Wait()
@@ -167,9 +166,16 @@ func (d *demolition) run(ctx context.Context, end time.Time, rng *rand.Rand) err
 		d.reviveDead(ctx, p)
 	}
 	for _, p := range d.stack.Processes() {
-		d.errs = append(d.errs, d.setFaults(p, ""))
+		d.fail(d.setFaults(p, ""))
 	}
 	return errors.Join(d.errs...)
+}
+
+// fail notes why the run is worth nothing, if there is a reason.
+func (d *demolition) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.errs = append(d.errs, err)
 }
 
 // reviveDead starts processes that have ended although nobody struck them, and notes that. The caller holds the part.
@@ -181,9 +187,7 @@ func (d *demolition) reviveDead(ctx context.Context, part part) {
 		d.mu.Lock()
 		d.mishaps = append(d.mishaps, Violation{Kind: Mishap, What: p.Name + " ended by itself; see " + p.LogFile()})
 		d.mu.Unlock()
-		if err := d.revive(ctx, p); err != nil {
-			d.errs = append(d.errs, err)
-		}
+		d.fail(d.revive(ctx, p))
 	}
 }
 

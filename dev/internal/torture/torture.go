@@ -85,17 +85,17 @@ type Result struct {
 // Run starts a system, tortures it, and checks what its clients saw. Its error says why there is no verdict.
 func Run(ctx context.Context, opts Options) (_ Result, err error) {
 	t := &run{opts: opts, begun: time.Now(), base: map[string]string{}}
-	var env []string
 	if opts.Break != "" {
 		b := Breaks[opts.Break]
 		t.base[b.Service] = b.Fault
 	}
 	t.stack, err = harness.Start(ctx, harness.Options{
 		Programs: opts.Programs, Dir: opts.Dir, Users: 1, Messages: 2, Graphs: 2, Log: opts.Log,
-		Env: append(env,
+		Env: []string{
 			// Connections between the services move from one process to the other all the time.
 			"MESSAGES_RPC_MAX_CONNECTION_AGE=5s", "USERS_RPC_MAX_CONNECTION_AGE=5s",
-		),
+			harness.CheapPasswords,
+		},
 		Faults: t.base,
 	})
 	if err != nil {
@@ -295,17 +295,18 @@ func (t *run) history(ctx context.Context) (History, error) {
 	ctx, cancel := context.WithTimeout(ctx, restTimeout)
 	defer cancel()
 	t.say("waiting for the last deliveries")
-	var views []View
-	for i, p := range t.crowd.people {
-		view, err := p.view(ctx, t.rng(1<<33+uint64(i)))
-		if err != nil {
-			return History{}, fmt.Errorf("read what %s has in the end: %w", p.name, err)
-		}
-		views = append(views, view)
+	views := make([]View, len(t.crowd.people))
+	err := t.each(func(i int, p *person) (err error) {
+		views[i] = View{User: p.id}
+		views[i].Conversations, err = p.lists(ctx, t.rng(1<<33+uint64(i)))
+		return err
+	})
+	if err != nil {
+		return History{}, fmt.Errorf("read all lists in the end: %w", err)
 	}
 	deadline := time.Now().Add(catchUp)
 	for !t.caughtUp(views) && time.Now().Before(deadline) && ctx.Err() == nil {
-		sleep(ctx, 20*time.Millisecond)
+		sleep(ctx, 100*time.Millisecond)
 	}
 	unrelayed, err := t.unrelayed(ctx, deadline)
 	if err != nil {
@@ -321,24 +322,45 @@ func (t *run) history(ctx context.Context) (History, error) {
 			h.Streams = append(h.Streams, Stream{User: p.id, Name: d.name, Late: d.late, Known: d.known, Messages: d.seen()})
 		}
 	}
+	// Only now: a new subscription of a user could show the others what they have missed.
+	err = t.each(func(i int, p *person) (err error) {
+		views[i].Log, err = p.log(ctx, views[i].Conversations)
+		return err
+	})
+	if err != nil {
+		return History{}, fmt.Errorf("read all logs in the end: %w", err)
+	}
 	t.crowd.mu.Lock()
 	defer t.crowd.mu.Unlock()
 	h.Sends, h.Marks, h.Mishaps = t.crowd.sends, t.crowd.marks, slices.Clone(t.crowd.mishaps)
 	return h, ctx.Err()
 }
 
-// caughtUp says whether every device has shown the end of its person's log.
+// each does something for all people at the same time.
+func (t *run) each(do func(i int, p *person) error) error {
+	errs := make([]error, len(t.crowd.people))
+	var doing sync.WaitGroup
+	for i, p := range t.crowd.people {
+		doing.Go(func() { errs[i] = do(i, p) })
+	}
+	doing.Wait()
+	return errors.Join(errs...)
+}
+
+// caughtUp says whether every device has shown all that its person's lists have.
 func (t *run) caughtUp(views []View) bool {
 	for i, p := range t.crowd.people {
-		log := views[i].Log
-		if len(log) == 0 {
-			continue
-		}
 		for _, d := range p.allDevices() {
-			seen := d.seen()
-			inLists := d.late && slices.Contains(d.known, log[len(log)-1])
-			if !inLists && (len(seen) == 0 || seen[len(seen)-1] != log[len(log)-1]) {
-				return false
+			shown := map[string]bool{}
+			for _, m := range slices.Concat(d.known, d.seen()) {
+				shown[m.ID] = true
+			}
+			for _, c := range views[i].Conversations {
+				for _, m := range c.Messages {
+					if !shown[m.ID] {
+						return false
+					}
+				}
 			}
 		}
 	}
@@ -369,33 +391,30 @@ func countUnrelayed(ctx context.Context, db *sql.DB) (int, error) {
 	return n, nil
 }
 
-// view reads what a person has in the end: the lists, and the log by a subscription of its own.
-func (p *person) view(ctx context.Context, rng *rand.Rand) (View, error) {
-	conversations, err := p.lists(ctx, rng)
-	if err != nil {
-		return View{}, err
-	}
-	view := View{User: p.id, Conversations: conversations}
+// log reads a person's log by a subscription from the cursor before the first message, up to as many messages as the
+// conversations have. One that is not complete in time is for the checker to judge.
+func (p *person) log(ctx context.Context, conversations []Conversation) ([]Message, error) {
 	expected := 0
 	for _, c := range conversations {
 		expected += len(c.Messages)
 	}
-	log := p.client.Follow(ctx, p.start, p.crowd.endpoints...)
-	defer log.Close()
+	follower := p.client.Follow(ctx, p.start, p.crowd.endpoints...)
+	defer follower.Close()
 	timeout := time.NewTimer(catchUp)
 	defer timeout.Stop()
-	for len(view.Log) < expected {
+	var log []Message
+	for len(log) < expected {
 		select {
-		case event, open := <-log.Events():
+		case event, open := <-follower.Events():
 			if !open {
-				return View{}, fmt.Errorf("the log ended: %w", errors.Join(log.Err(), ctx.Err()))
+				return nil, fmt.Errorf("the log of %s ended: %w", p.name, errors.Join(follower.Err(), ctx.Err()))
 			}
-			view.Log = append(view.Log, seenAs(event.Message))
+			log = append(log, seenAs(event.Message))
 		case <-timeout.C:
-			return view, nil // The checker will say what is missing.
+			return log, nil
 		}
 	}
-	return view, nil
+	return log, nil
 }
 
 // Report writes the verdict for people.
