@@ -286,9 +286,9 @@ func TestRepeatedClientIDIsTheFirstMessageOrAConflict(t *testing.T) {
 
 func TestAStrangersAnswersAreThoseForWhatDoesNotExist(t *testing.T) {
 	f := start(t)
-	a, asA := f.person()
+	_, asA := f.person()
 	b, _ := f.person()
-	real := f.send(asA, b, "secret").GetConversationId()
+	theirs := f.send(asA, b, "secret").GetConversationId()
 	_, stranger := f.person()
 	none := ids.New().Bytes()
 	for name, call := range map[string]func(conversation []byte) (proto.Message, error){
@@ -312,7 +312,7 @@ func TestAStrangersAnswersAreThoseForWhatDoesNotExist(t *testing.T) {
 			})
 		},
 	} {
-		gotReal, errReal := call(real)
+		gotReal, errReal := call(theirs)
 		gotNone, errNone := call(none)
 		if !proto.Equal(gotReal, gotNone) || fmt.Sprint(errReal) != fmt.Sprint(errNone) {
 			t.Errorf("%s tells them apart: %v, %v and %v, %v", name, gotReal, errReal, gotNone, errNone)
@@ -321,7 +321,6 @@ func TestAStrangersAnswersAreThoseForWhatDoesNotExist(t *testing.T) {
 	if res, err := f.client.ListConversations(stranger, &messagesv1.ListConversationsRequest{PageSize: 10}); err != nil || len(res.GetConversations()) != 0 {
 		t.Errorf("a stranger lists %v, %v", res, err)
 	}
-	_ = a
 }
 
 func TestPagesSayWhatLiesAroundThem(t *testing.T) {
@@ -386,7 +385,7 @@ func TestLogIsReadOnFromACursor(t *testing.T) {
 
 func TestCursorsThatAreNoneAreRefused(t *testing.T) {
 	f := start(t)
-	a, asA := f.person()
+	_, asA := f.person()
 	b, asB := f.person()
 	for range 3 {
 		f.send(asA, b, "x")
@@ -430,7 +429,6 @@ func TestCursorsThatAreNoneAreRefused(t *testing.T) {
 	if errs.KindOf(err) != errs.CursorExpired {
 		t.Errorf("an expired cursor: %v", err)
 	}
-	_ = a
 }
 
 func TestEventsReachRedisAtOnceOrByTheSweeper(t *testing.T) {
