@@ -1,0 +1,36 @@
+package graph
+
+import (
+	"testing"
+	"time"
+)
+
+func TestSettingsThatAreWrong(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*Config)
+		ok     bool
+	}{
+		"none":                  {func(*Config) {}, true},
+		"origins":               {func(c *Config) { c.AllowedOrigins = []string{"https://a.example", "http://localhost:3000"} }, true},
+		"origin with a path":    {func(c *Config) { c.AllowedOrigins = []string{"https://a.example/"} }, false},
+		"every origin":          {func(c *Config) { c.AllowedOrigins = []string{"*"} }, false},
+		"origin without scheme": {func(c *Config) { c.AllowedOrigins = []string{"a.example"} }, false},
+		"page of nothing":       {func(c *Config) { c.PageSize = 0 }, false},
+		"page too long":         {func(c *Config) { c.PageSize = 101 }, false},
+		"users without port":    {func(c *Config) { c.Users = "users" }, false},
+		"messages without port": {func(c *Config) { c.Messages = "messages" }, false},
+		"redis that is no URL":  {func(c *Config) { c.Redis = "localhost:6379" }, false},
+		"negative drain":        {func(c *Config) { c.DrainDelay = -time.Second }, false},
+		"negative shutdown":     {func(c *Config) { c.ShutdownTimeout = -time.Second }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := Config{
+				Users: "users:9001", Messages: "messages:9002", Redis: "redis://redis:6379/0", PageSize: 15,
+			}
+			test.change(&cfg)
+			if err := cfg.Validate(); (err == nil) != test.ok {
+				t.Errorf("Validate: %v", err)
+			}
+		})
+	}
+}

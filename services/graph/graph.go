@@ -1,0 +1,209 @@
+// Package graph is the public face of ChatApp: one GraphQL API over HTTP and WebSocket, in front of the services users
+// and messages.
+//
+// It has no database and keeps nothing that outlives a connection, so any number of processes serve side by side and
+// no client is bound to one. What it acknowledges is what a service has acknowledged. When it stops, or dies, the
+// subscriptions of its clients are cut; each goes on at another process from the cursor of the last event that it has seen,
+// without a gap or a repeat.
+package graph
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	messagesv1 "chatapp.dev/api/gen/chatapp/messages/v1"
+	usersv1 "chatapp.dev/api/gen/chatapp/users/v1"
+	"chatapp.dev/internal/platform/identity"
+	"chatapp.dev/internal/platform/rpc"
+	"chatapp.dev/internal/platform/run"
+	"chatapp.dev/services/graph/internal/httpapi"
+	"chatapp.dev/services/graph/internal/hub"
+	"chatapp.dev/services/graph/internal/resolver"
+)
+
+// Config are the settings of the service.
+type Config struct {
+	run.Common
+
+	// Listen is where the API is served, for HTTP and WebSocket alike.
+	Listen run.Addr `default:":8080" help:"Address (host:port) on which the API is served, at /graphql."`
+
+	Users    string `default:"127.0.0.1:9001" help:"Address (host:port) of the users service; every address that the host resolves to is used in turn."`
+	Messages string `default:"127.0.0.1:9002" help:"Address (host:port) of the messages service; every address that the host resolves to is used in turn."`
+	Redis    string `default:"redis://127.0.0.1:6379/0" help:"Redis that carries the events: redis://[user:password@]host:port/db or rediss:// for TLS."`
+
+	// AllowedOrigins are compared as a whole: there are no patterns that could allow more than was meant.
+	AllowedOrigins []string `placeholder:"ORIGIN,..." help:"Other sites whose pages may use the API from a browser, such as https://chat.example.com. The server's own always may."`
+	PageSize       int      `default:"15" help:"How many edges a page of a connection has when a query does not say: 1 to 100."`
+
+	// DrainDelay and ShutdownTimeout are the two halves of a stop: see Run.
+	DrainDelay      time.Duration `default:"5s" help:"How long to go on serving after readiness is off, when stopping."`
+	ShutdownTimeout time.Duration `default:"15s" help:"How long to wait for requests under way and for sockets to close, when stopping."`
+
+	Hub hub.Config `embed:"" prefix:"hub-"`
+
+	Development bool `help:"Answer introspection, and serve the playground at /. Not for production."`
+
+	// Listener serves the API instead of the listen address, when set.
+	Listener net.Listener `kong:"-"`
+	// AdminListener serves probes instead of the admin listen address, when set.
+	AdminListener net.Listener `kong:"-"`
+}
+
+// Validate names the first setting that is wrong.
+func (c *Config) Validate() error {
+	for _, address := range []*string{&c.Users, &c.Messages} {
+		if _, _, err := net.SplitHostPort(*address); err != nil {
+			return run.Invalid(address, "must be host:port, but is %q", *address)
+		}
+	}
+	if err := hub.CheckURL(c.Redis); err != nil {
+		return run.Invalid(&c.Redis, "%v", err)
+	}
+	for _, origin := range c.AllowedOrigins {
+		parsed, err := url.Parse(origin)
+		if err != nil || (parsed.Scheme != "https" && parsed.Scheme != "http") || parsed.Host == "" ||
+			origin != parsed.Scheme+"://"+parsed.Host {
+			return run.Invalid(&c.AllowedOrigins, "must be origins such as https://chat.example.com, but has %q", origin)
+		}
+	}
+	if c.PageSize < 1 || c.PageSize > resolver.MaxPageSize {
+		return run.Invalid(&c.PageSize, "must be 1 to %d, but is %d", resolver.MaxPageSize, c.PageSize)
+	}
+	for _, duration := range []*time.Duration{&c.DrainDelay, &c.ShutdownTimeout} {
+		if *duration < 0 {
+			return run.Invalid(duration, "must not be negative, but is %v", *duration)
+		}
+	}
+	return nil
+}
+
+// Run serves until ctx ends, and then stops in order: readiness; after DrainDelay, in which those who route to it take
+// notice, new connections; the sockets, whose clients connect again elsewhere, and the requests under way, for
+// ShutdownTimeout at most; the hub; the probes.
+func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	usersConn, err := rpc.Dial(cfg.Users, rpc.WithRetry(
+		usersv1.UsersService_BatchGetUsers_FullMethodName,
+		usersv1.UsersService_SearchUsers_FullMethodName,
+		usersv1.UsersService_GetSigningKeys_FullMethodName,
+	))
+	if err != nil {
+		return fmt.Errorf("connect to users: %w", err)
+	}
+	defer usersConn.Close()
+	messagesConn, err := rpc.Dial(cfg.Messages, rpc.WithRetry(
+		messagesv1.MessagesService_BatchGetMessages_FullMethodName,
+		messagesv1.MessagesService_BatchGetConversations_FullMethodName,
+		messagesv1.MessagesService_GetConversationWith_FullMethodName,
+		messagesv1.MessagesService_ListConversations_FullMethodName,
+		messagesv1.MessagesService_BatchListMessages_FullMethodName,
+		messagesv1.MessagesService_GetCursor_FullMethodName,
+		messagesv1.MessagesService_ReadLog_FullMethodName,
+		messagesv1.MessagesService_BatchGetLogHeads_FullMethodName,
+	))
+	if err != nil {
+		return fmt.Errorf("connect to messages: %w", err)
+	}
+	defer messagesConn.Close()
+	rdb, err := hub.Connect(cfg.Redis)
+	if err != nil {
+		return fmt.Errorf("connect to Redis: %w", err)
+	}
+	defer rdb.Close()
+
+	users := usersv1.NewUsersServiceClient(usersConn)
+	messages := messagesv1.NewMessagesServiceClient(messagesConn)
+	verifier := identity.NewVerifier(func(ctx context.Context) ([]byte, error) {
+		response, err := users.GetSigningKeys(ctx, &usersv1.GetSigningKeysRequest{})
+		return response.GetJwks(), err
+	})
+	events := hub.New(cfg.Hub, rdb, messages, log)
+	api := httpapi.New(httpapi.Options{
+		Resolver:    &resolver.Resolver{Users: users, Messages: messages, Hub: events, PageSize: cfg.PageSize},
+		Verifier:    verifier,
+		Origins:     cfg.AllowedOrigins,
+		Development: cfg.Development,
+		Log:         log,
+	})
+	if cfg.Development {
+		log.WarnContext(ctx, "introspection and the playground are on: not for production")
+	}
+	// Neither users nor messages nor Redis is a reason to be taken out of service: every other process would be as badly off, and
+	// what does not need them still works.
+	admin := run.NewAdmin(log, nil)
+
+	listener, err := open(cfg.Listener, cfg.Listen)
+	if err != nil {
+		return err
+	}
+	adminListener, err := open(cfg.AdminListener, cfg.AdminListen)
+	if err != nil {
+		_ = listener.Close()
+		return err
+	}
+
+	// The hub ends after the last socket, and the probes after everything.
+	background, endBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer endBackground()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return admin.Serve(background, adminListener) })
+	group.Go(func() error { return events.Run(background) })
+	group.Go(func() error {
+		defer endBackground()
+		admin.SetReady(true)
+		stop := context.AfterFunc(ctx, func() { admin.SetReady(false) })
+		defer stop()
+		return serve(ctx, cfg, api, listener, log)
+	})
+	return group.Wait()
+}
+
+// serve serves the API until ctx ends and stops then. It closes the listener.
+func serve(ctx context.Context, cfg Config, api *httpapi.API, listener net.Listener, log *slog.Logger) error {
+	server := &http.Server{
+		Handler:           api,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	log.InfoContext(ctx, "the API serves", "address", listener.Addr().String(), "path", httpapi.Path)
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve the API: %w", err)
+	case <-ctx.Done():
+	}
+	log.InfoContext(ctx, "the API drains", "delay", cfg.DrainDelay)
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve the API: %w", err)
+	case <-time.After(cfg.DrainDelay):
+	}
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.ShutdownTimeout)
+	defer cancel()
+	if err := errors.Join(api.CloseSockets(bound), server.Shutdown(bound)); err != nil {
+		log.WarnContext(ctx, "the API cuts off what is still under way", "timeout", cfg.ShutdownTimeout)
+		_ = server.Close()
+	}
+	return nil
+}
+
+// open returns the listener that is given, or else opens the address.
+func open(given net.Listener, addr run.Addr) (net.Listener, error) {
+	if given != nil {
+		return given, nil
+	}
+	return addr.Listen()
+}

@@ -1,0 +1,181 @@
+// Package httpapi is the HTTP server's side of the API: what happens to a request before and around GraphQL.
+//
+// Guaranteed: every answer under [Path] is GraphQL JSON, whatever goes wrong; a request with a token that is not valid
+// is answered before anything is executed, whatever it asks for; a page of another site gets no answer that it can
+// read unless the site is allowed. Introspection and the playground exist only in development.
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/99designs/gqlgen/graphql/handler"
+	"github.com/99designs/gqlgen/graphql/handler/extension"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+
+	"chatapp.dev/internal/platform/identity"
+	"chatapp.dev/services/graph/internal/apierr"
+	"chatapp.dev/services/graph/internal/gen"
+	"chatapp.dev/services/graph/internal/limits"
+	"chatapp.dev/services/graph/internal/resolver"
+	"chatapp.dev/services/graph/internal/transport"
+)
+
+// Path is where the API is, for HTTP and WebSocket alike.
+const Path = "/graphql"
+
+// operationTimeout bounds a query or a mutation. Its calls have shorter deadlines of their own.
+const operationTimeout = 15 * time.Second
+
+// Options are what an API is made of.
+type Options struct {
+	Resolver *resolver.Resolver
+	Verifier *identity.Verifier
+	// Origins are the other sites whose pages may use the API.
+	Origins transport.Origins
+	// Development turns on introspection, suggestions in errors, and the playground at /.
+	Development bool
+	Log         *slog.Logger
+}
+
+// API is an http.Handler for the whole server.
+type API struct {
+	http.Handler
+	sockets *transport.WebSocket
+}
+
+// New returns an API.
+func New(o Options) *API {
+	presenter := apierr.Presenter{Log: o.Log}
+	sockets := transport.NewWebSocket(o.Verifier, o.Origins, presenter.Present, o.Log)
+	plain := transport.HTTP{Present: presenter.Present}
+
+	server := handler.New(gen.NewExecutableSchema(gen.Config{
+		Resolvers:  o.Resolver,
+		Complexity: limits.Complexity(o.Resolver.PageSize),
+	}))
+	server.AddTransport(sockets)
+	server.AddTransport(plain)
+	server.SetErrorPresenter(presenter.Present)
+	server.SetRecoverFunc(presenter.Recover)
+	server.SetQueryCache(newQueryCache())
+	server.SetDisableSuggestion(!o.Development)
+	if o.Development {
+		server.Use(extension.Introspection{})
+	}
+	server.Use(transport.Text{})
+	server.Use(resolver.Guard{})
+	limits.Apply(server)
+	server.AroundOperations(traced)
+	server.AroundOperations(bounded)
+	server.AroundOperations(resolver.Endings(presenter.Present))
+	server.AroundResponses(func(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
+		return next(o.Resolver.Loaders(ctx))
+	})
+
+	mux := http.NewServeMux()
+	mux.Handle(Path, otelhttp.NewHandler(
+		logged(o.Log, cors(o.Origins, authenticated(o.Verifier, plain, server))),
+		"graphql",
+		// A span as long as a socket tells nothing and is exported too late; each operation on it has its own.
+		otelhttp.WithFilter(func(r *http.Request) bool { return !transport.IsUpgrade(r) }),
+	))
+	if o.Development {
+		mountPlayground(mux)
+	}
+	return &API{Handler: mux, sockets: sockets}
+}
+
+// CloseSockets closes every WebSocket, telling its client to connect again elsewhere, and waits for them to end, at
+// most until ctx does. HTTP goes on.
+func (a *API) CloseSockets(ctx context.Context) error { return a.sockets.Shutdown(ctx) }
+
+// authenticated verifies the token of a request that has one. A socket brings its token later, and a header that came with its
+// upgrade stands for nothing.
+func authenticated(verifier *identity.Verifier, plain transport.HTTP, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := r.Header.Get("Authorization")
+		if header == "" || transport.IsUpgrade(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, err := transport.Authenticate(r.Context(), verifier, header)
+		if err != nil {
+			plain.Refuse(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// cors lets pages of the allowed origins read the answers, and answers their preflights. To any other page the browser
+// shows nothing.
+func cors(origins transport.Origins, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		origin := r.Header.Get("Origin")
+		header := w.Header()
+		header.Add("Vary", "Origin")
+		if origin != "" && origins.Allow(origin) {
+			header.Set("Access-Control-Allow-Origin", origin)
+		}
+		if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if header.Get("Access-Control-Allow-Origin") != "" {
+			header.Set("Access-Control-Allow-Methods", "GET, POST")
+			header.Set("Access-Control-Allow-Headers", strings.Join([]string{
+				"Accept", "Authorization", "Content-Type", "Apollo-Require-Preflight", "Traceparent", "Tracestate",
+			}, ", "))
+			header.Set("Access-Control-Max-Age", "7200")
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+}
+
+// logged writes a line a request, for whoever looks for one. It has nothing of what was asked or answered.
+func logged(log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !log.Enabled(r.Context(), slog.LevelDebug) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		start := time.Now()
+		counted := &countingWriter{ResponseWriter: w, status: http.StatusOK}
+		if transport.IsUpgrade(r) {
+			// The connection is taken over, past any writer.
+			next.ServeHTTP(w, r)
+			counted.status = http.StatusSwitchingProtocols
+		} else {
+			next.ServeHTTP(counted, r)
+		}
+		log.DebugContext(r.Context(), "request",
+			"method", r.Method, "path", r.URL.Path, "status", counted.status, "bytes", counted.bytes,
+			"duration", time.Since(start), "remote", r.RemoteAddr)
+	})
+}
+
+// countingWriter knows what was answered.
+type countingWriter struct {
+	http.ResponseWriter
+	status int
+	bytes  int
+}
+
+func (w *countingWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *countingWriter) Write(b []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(b)
+	w.bytes += n
+	return n, err
+}
+
+// Unwrap serves http.ResponseController.
+func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,58 @@
+package resolver
+
+import (
+	"context"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"chatapp.dev/internal/platform/errs"
+	"chatapp.dev/internal/platform/identity"
+	"chatapp.dev/services/graph/internal/apierr"
+)
+
+// public are the root fields that need no access token. Whether introspection is answered at all is a setting.
+var public = map[string]bool{
+	"signUp":     true,
+	"signIn":     true,
+	"__typename": true,
+	"__schema":   true,
+	"__type":     true,
+}
+
+// Guard refuses an operation with any other root field unless a valid token came with it. It is an extension of
+// gqlgen's server.
+type Guard struct{}
+
+var _ graphql.OperationContextMutator = Guard{}
+
+// ExtensionName implements graphql.HandlerExtension.
+func (Guard) ExtensionName() string { return "Guard" }
+
+// Validate implements graphql.HandlerExtension.
+func (Guard) Validate(graphql.ExecutableSchema) error { return nil }
+
+// MutateOperationContext implements graphql.OperationContextMutator.
+func (Guard) MutateOperationContext(ctx context.Context, op *graphql.OperationContext) *gqlerror.Error {
+	needsToken := false
+	for _, field := range graphql.CollectFields(op, op.Operation.SelectionSet, nil) {
+		needsToken = needsToken || !public[field.Name]
+	}
+	if !needsToken {
+		return nil
+	}
+	who, ok := identity.From(ctx)
+	if !ok {
+		return apierr.Refuse(errs.New(errs.Unauthenticated, "this needs an access token; sign in first"))
+	}
+	// A socket brings its token once and may outlive it.
+	if !time.Now().Before(who.ExpiresAt) {
+		return apierr.Refuse(errExpired())
+	}
+	return nil
+}
+
+func errExpired() *errs.Error {
+	return errs.New(errs.Unauthenticated, "the access token has expired")
+}

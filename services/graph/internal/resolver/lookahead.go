@@ -1,0 +1,153 @@
+package resolver
+
+import (
+	"context"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/ast"
+
+	"chatapp.dev/internal/platform/ids"
+	"chatapp.dev/services/graph/internal/loader"
+	"chatapp.dev/services/graph/internal/model"
+)
+
+// Looking ahead means to read in an operation's selection what its later fields will ask for. It never changes an
+// answer, only how many calls the answer costs: a field that was not foreseen asks for itself.
+
+// selections returns the fields that are selected under the field being resolved, below a path of field names. Fields
+// of the same name under different aliases all count.
+func selections(ctx context.Context, path ...string) []graphql.CollectedField {
+	return descend(graphql.GetOperationContext(ctx), graphql.GetFieldContext(ctx).Field.Selections, path)
+}
+
+func descend(op *graphql.OperationContext, set ast.SelectionSet, path []string) []graphql.CollectedField {
+	fields := graphql.CollectFields(op, set, nil)
+	if len(path) == 0 {
+		return fields
+	}
+	var below []graphql.CollectedField
+	for _, field := range fields {
+		if field.Name == path[0] {
+			below = append(below, descend(op, field.Selections, path[1:])...)
+		}
+	}
+	return below
+}
+
+// asksForUser tells whether more is asked of the users at a path than their ids, which is all that a message or a
+// conversation has of them.
+func asksForUser(ctx context.Context, path ...string) bool {
+	for _, field := range selections(ctx, path...) {
+		if field.Name != "id" && field.Name != "__typename" {
+			return true
+		}
+	}
+	return false
+}
+
+// alone tells whether the root field being resolved is the operation's only one, so that nobody else has anything to
+// add to a batch.
+func alone(ctx context.Context) bool {
+	op := graphql.GetOperationContext(ctx)
+	return len(graphql.CollectFields(op, op.Operation.SelectionSet, nil)) == 1
+}
+
+// foresee reads the users who will be asked for: at once, if nobody else can ask for more.
+func foresee(ctx context.Context, users []ids.ID) error {
+	if len(users) == 0 {
+		return nil
+	}
+	loaders := loader.From(ctx)
+	if alone(ctx) {
+		return loaders.Users.Now(ctx, users)
+	}
+	loaders.Users.Announce(ctx, users)
+	return nil
+}
+
+// usersOf returns the users whom the selection below path asks of conversations at it. The senders of a conversation's
+// messages are the reader and the one they talk with, so no message needs to be seen first.
+func usersOf(ctx context.Context, reader ids.ID, conversations []*model.Conversation, path ...string) []ids.ID {
+	withs := asksForUser(ctx, join(path, "with")...)
+	senders := asksForUser(ctx, join(path, "messages", "edges", "node", "sender")...)
+	lastSenders := asksForUser(ctx, join(path, "lastMessage", "sender")...)
+
+	wanted := make(set)
+	for _, conversation := range conversations {
+		if withs || senders {
+			wanted.add(conversation.WithID)
+		}
+		if senders {
+			wanted.add(reader)
+		}
+		if lastSenders && conversation.LastMessage != nil {
+			wanted.add(conversation.LastMessage.SenderID)
+		}
+	}
+	return wanted.ids()
+}
+
+// pageOf returns the one page that is asked of each conversation at path. There is none when the selection has no
+// messages, asks for several pages, or asks wrongly, which the field itself then says.
+func (r *Resolver) pageOf(ctx context.Context, path ...string) (loader.Range, bool) {
+	var pages []graphql.CollectedField
+	for _, field := range selections(ctx, path...) {
+		if field.Name == "messages" {
+			pages = append(pages, field)
+		}
+	}
+	if len(pages) != 1 {
+		return loader.Range{}, false
+	}
+	raw := pages[0].ArgumentMap(graphql.GetOperationContext(ctx).Variables)
+	var args messageArgs
+	var err error
+	if args.first, err = intArgument(raw["first"]); err != nil {
+		return loader.Range{}, false
+	}
+	if args.last, err = intArgument(raw["last"]); err != nil {
+		return loader.Range{}, false
+	}
+	args.after = stringArgument(raw["after"])
+	args.before = stringArgument(raw["before"])
+	wanted, err := r.messageRange(args)
+	return wanted, err == nil
+}
+
+func intArgument(raw any) (*int, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	n, err := model.UnmarshalInt(raw)
+	return &n, err
+}
+
+func stringArgument(raw any) *string {
+	s, ok := raw.(string)
+	if !ok {
+		return nil
+	}
+	return &s
+}
+
+// set keeps ids in the order in which they came, each once.
+type set map[ids.ID]int
+
+func (s set) add(id ids.ID) {
+	if _, ok := s[id]; !ok {
+		s[id] = len(s)
+	}
+}
+
+func (s set) ids() []ids.ID {
+	list := make([]ids.ID, len(s))
+	for id, place := range s {
+		list[place] = id
+	}
+	return list
+}
+
+// join returns a path with more names at its end, without changing the path.
+func join(path []string, names ...string) []string {
+	return append(path[:len(path):len(path)], names...)
+}

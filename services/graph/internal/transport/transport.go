@@ -1,0 +1,74 @@
+// Package transport carries operations and their responses over HTTP and WebSocket.
+//
+// Guaranteed on both: text that is not Unicode is refused and never mended, an error has the form and the code that
+// package apierr gives it, and whoever comes with a token that is not valid is refused before anything is executed.
+//
+// A WebSocket speaks graphql-transport-ws. Its connection_init must have a token, {"authorization": "Bearer ..."}. One
+// second before the token expires its subscriptions end with UNAUTHENTICATED, and the socket is closed when it has. A
+// subscription that cannot go on ends with an error message, never with complete and never in silence. What a client
+// has not read when its connection breaks is lost with it; it resumes from its last cursor.
+//
+// The close codes, beside those of RFC 6455 for messages that are too large (1009) or no answer to pings:
+//
+//	1012  the server restarts: connect again
+//	1013  tokens cannot be checked at the moment: connect again later
+//	4400  a message that the protocol does not know
+//	4403  the token is missing, not valid, or has expired: connect again with a fresh one
+//	4408  no connection_init in time
+package transport
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"chatapp.dev/internal/platform/errs"
+	"chatapp.dev/internal/platform/identity"
+)
+
+// IsUpgrade tells whether a request wants to become a WebSocket, and so will last for as long as that.
+func IsUpgrade(r *http.Request) bool {
+	for _, value := range r.Header.Values("Upgrade") {
+		if strings.EqualFold(strings.TrimSpace(value), "websocket") {
+			return true
+		}
+	}
+	return false
+}
+
+// Authenticate returns a context with the caller whom an Authorization header names.
+func Authenticate(ctx context.Context, verifier *identity.Verifier, header string) (context.Context, error) {
+	scheme, token, _ := strings.Cut(header, " ")
+	token = strings.TrimSpace(token)
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return ctx, errs.New(errs.Unauthenticated, `authorization must be "Bearer" and an access token`)
+	}
+	who, err := verifier.Verify(ctx, token)
+	if err != nil {
+		return ctx, err
+	}
+	return identity.With(ctx, who), nil
+}
+
+// Origins are the other sites whose pages may use the API from a browser: "https://chat.example.com". Only exact
+// matches count.
+type Origins []string
+
+// Allow tells whether an origin is on the list.
+func (o Origins) Allow(origin string) bool {
+	return slices.ContainsFunc(o, func(allowed string) bool { return strings.EqualFold(allowed, origin) })
+}
+
+// AllowRequest tells whether a request may come from where it says that it does: the server's own pages, a site on the
+// list, or no browser at all.
+func (o Origins) AllowRequest(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || o.Allow(origin) {
+		return true
+	}
+	// The scheme is not compared: TLS often ends at a proxy, and the host is what a page cannot choose.
+	from, err := url.Parse(origin)
+	return err == nil && from.Host != "" && strings.EqualFold(from.Host, r.Host)
+}
