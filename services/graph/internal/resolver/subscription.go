@@ -105,7 +105,9 @@ func Endings(present graphql.ErrorPresenterFunc) graphql.OperationMiddleware {
 			switch {
 			case response == nil:
 				over = true
-				if end.err == nil || ctx.Err() != nil {
+				// In this order: when it is the context that ended, the channel may not be closed yet, and the ending
+				// not written.
+				if ctx.Err() != nil || end.err == nil {
 					return nil
 				}
 				return &graphql.Response{Errors: gqlerror.List{present(ctx, end.err)}}
