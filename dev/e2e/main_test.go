@@ -1,0 +1,166 @@
+// Package e2e tests the whole system: users, messages and graph as separate processes on a real MariaDB and a real Redis,
+// talked to only through GraphQL and WebSocket. Its tests bear the names of what must hold.
+//
+// Tests that only talk share a stack of two graph and two messages processes, each with users of its own. Those that
+// strike faults or look at costs have a stack of their own. Those whose statement is a time do not run in parallel.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"chatapp.dev/dev/internal/harness"
+	"chatapp.dev/internal/platform/mariadb"
+)
+
+var tortureFor = flag.Duration("torture", 60*time.Second, "how long TestTorture lets faults strike")
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	if err := errors.Join(shared.close(code == 0), world.close()); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+// startTimeout bounds the start of a stack, and the first build of the services before it.
+const startTimeout = 15 * time.Minute
+
+// world is what all stacks of this process share.
+var world = &sharedWorld{}
+
+type sharedWorld struct {
+	once     sync.Once
+	programs *harness.Programs
+	mysql    *mariadb.Server
+	err      error
+}
+
+// open builds the services and starts MariaDB, once.
+func (w *sharedWorld) open(t *testing.T) (*harness.Programs, *mariadb.Server) {
+	t.Helper()
+	w.once.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		log := slog.New(slog.DiscardHandler)
+		if w.programs, w.err = harness.Build(ctx, harness.Flavour{Race: true, Faults: true}, log); w.err != nil {
+			return
+		}
+		w.mysql, w.err = mariadb.Start(ctx, mariadb.Options{Fast: true, MaxConnections: 1000})
+	})
+	if w.err != nil {
+		t.Fatalf("e2e: %v", w.err)
+	}
+	return w.programs, w.mysql
+}
+
+func (w *sharedWorld) close() error {
+	var errs []error
+	if w.mysql != nil {
+		errs = append(errs, w.mysql.Stop())
+	}
+	if w.programs != nil {
+		errs = append(errs, w.programs.Remove())
+	}
+	return errors.Join(errs...)
+}
+
+// shared is the stack that tests share which only talk.
+var shared = &sharedStack{}
+
+type sharedStack struct {
+	once  sync.Once
+	stack *harness.Stack
+	dir   string
+	err   error
+}
+
+// sharedFor returns the shared stack.
+func sharedFor(t *testing.T) *harness.Stack {
+	t.Helper()
+	programs, mysql := world.open(t)
+	shared.once.Do(func() {
+		if shared.dir, shared.err = os.MkdirTemp("", "chatapp-e2e-shared-"); shared.err != nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		shared.stack, shared.err = harness.Start(ctx, harness.Options{
+			Programs: programs, Dir: shared.dir, MySQL: mysql, Messages: 2, Graphs: 2, Env: []string{harness.CheapPasswords},
+		})
+	})
+	if shared.err != nil {
+		t.Fatalf("e2e: %v", shared.err)
+	}
+	return shared.stack
+}
+
+func (s *sharedStack) close(passed bool) error {
+	if s.stack == nil {
+		return nil
+	}
+	err := s.stack.Close()
+	if !passed || err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: the logs of the shared stack are in", s.dir)
+		return err
+	}
+	return os.RemoveAll(s.dir)
+}
+
+// ownStack starts a stack for one test. Its logs are shown and kept when the test fails.
+func ownStack(t *testing.T, opts harness.Options) *harness.Stack {
+	t.Helper()
+	opts.Programs, _ = world.open(t)
+	opts.Env = append(opts.Env, harness.CheapPasswords)
+	opts.Dir = keptDir(t)
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	stack, err := harness.Start(ctx, opts)
+	if err != nil {
+		t.Fatalf("e2e: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := stack.Close(); err != nil {
+			t.Errorf("e2e: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("the logs end with:\n%s", stack.LogTails())
+		}
+	})
+	return stack
+}
+
+// onSharedMySQL makes a stack use the MariaDB that all share, with databases of its own.
+func onSharedMySQL(t *testing.T, opts harness.Options) harness.Options {
+	t.Helper()
+	_, opts.MySQL = world.open(t)
+	return opts
+}
+
+// keptDir is a temporary folder that stays when the test fails.
+func keptDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "chatapp-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log("files are kept in", dir)
+			return
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
