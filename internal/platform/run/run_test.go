@@ -281,20 +281,20 @@ func TestASettingThatOnlyTheAttemptShowsToBeWrongIsNamedToo(t *testing.T) {
 	}
 }
 
-func TestACommandChoosesItsOwnDefaultsOfLogging(t *testing.T) {
+func TestProgramsAndCommandsChooseTheirDefaultsOfLogging(t *testing.T) {
 	var cli struct {
 		Watch struct {
-			Logging `set:"log_level=warn" set:"log_format=text"`
+			Logging `set:"log_level=warn"`
 		} `cmd:""`
 		Work Logging `cmd:""`
 	}
-	if err := Parse("users", &cli, []string{"watch"}); err != nil {
+	if err := Parse("users", &cli, []string{"watch"}, kong.Vars{"log_format": "text"}); err != nil {
 		t.Fatal(err)
 	}
 	if want := (Logging{LogLevel: "warn", LogFormat: "text"}); cli.Watch.Logging != want {
 		t.Errorf("watch: got %+v, want %+v", cli.Watch.Logging, want)
 	}
-	if want := (Logging{LogLevel: "info", LogFormat: "json"}); cli.Work != want {
+	if want := (Logging{LogLevel: "info", LogFormat: "text"}); cli.Work != want {
 		t.Errorf("work: got %+v, want %+v", cli.Work, want)
 	}
 }
