@@ -70,11 +70,14 @@ func UnmarshalInt64(v any) (int64, error) {
 // MarshalCursor writes a Cursor.
 func MarshalCursor(cursor string) graphql.Marshaler { return graphql.MarshalString(cursor) }
 
+// maxCursor is the most bytes that a cursor of messages has.
+const maxCursor = 512
+
 // UnmarshalCursor reads a Cursor. The empty string is none: to a reader of the log it would mean "from now on", and
 // whoever sent it would silently miss what came before.
 func UnmarshalCursor(v any) (string, error) {
 	cursor, ok := v.(string)
-	if !ok || cursor == "" {
+	if !ok || cursor == "" || len(cursor) > maxCursor {
 		return "", errs.New(errs.CursorInvalid, "the cursor is not one that was given to you")
 	}
 	return cursor, nil
