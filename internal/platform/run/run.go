@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -44,6 +45,7 @@ const flushTimeout = 5 * time.Second
 // embeds [Logging] or [Common] decides how the program logs. The flags --help and --version are added to every
 // program. Vars fill the ${name} places of the struct tags.
 func Main(name, description string, cli any, vars ...kong.Vars) {
+	tuneCollector()
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	p := process{
@@ -54,6 +56,17 @@ func Main(name, description string, cli any, vars ...kong.Vars) {
 		exit:    os.Exit,
 	}
 	os.Exit(p.run(name, description, cli, vars))
+}
+
+// collectAt is the garbage collector's GOGC, unless the environment sets it. What our services keep is a few megabytes,
+// and at Go's own 100 they would collect many times a second: that took about a quarter of the CPU of a service under
+// load. GOMEMLIMIT bounds the memory, and makes the collector work harder near the bound, as ever.
+const collectAt = 400
+
+func tuneCollector() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collectAt)
+	}
 }
 
 // process is what a program has from its operating system.
