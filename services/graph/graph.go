@@ -3,8 +3,8 @@
 //
 // It has no database and keeps nothing that outlives a connection, so any number of processes serve side by side and
 // no client is bound to one. What it acknowledges is what a service has acknowledged. When it stops, or dies, the
-// subscriptions of its clients are cut; each goes on at another process from the cursor of the last event that it has seen,
-// without a gap or a repeat.
+// subscriptions of its clients are cut; each goes on at another process from the cursor of the last event that it has
+// seen, without a gap or a repeat.
 package graph
 
 import (
@@ -136,8 +136,8 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if cfg.Development {
 		log.WarnContext(ctx, "introspection and the playground are on: not for production")
 	}
-	// Neither users nor messages nor Redis is a reason to be taken out of service: every other process would be as badly off, and
-	// what does not need them still works.
+	// Neither users nor messages nor Redis is a reason to be taken out of service: every other process would be as
+	// badly off, and what does not need them still works.
 	admin := run.NewAdmin(log, nil)
 
 	listener, err := open(cfg.Listener, cfg.Listen)

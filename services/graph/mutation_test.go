@@ -99,26 +99,28 @@ func TestSendMessageReportsWhatIsWrong(t *testing.T) {
 	used := s.send(ada, bob, "used")
 	conversation := conversationID(ids.ID(used.ConversationId))
 	fresh := func() string { return ids.New().String() }
+	type in = map[string]any
+	to := userID(bob.id)
 	for name, test := range map[string]struct {
-		input map[string]any
+		input in
 		want  []string // CODE field
 	}{
-		"no client id":            {map[string]any{"recipientId": userID(bob.id), "body": "x"}, []string{"REQUIRED clientId"}},
-		"null client id":          {map[string]any{"recipientId": userID(bob.id), "body": "x", "clientId": nil}, []string{"REQUIRED clientId"}},
-		"empty client id":         {map[string]any{"recipientId": userID(bob.id), "body": "x", "clientId": ""}, []string{"REQUIRED clientId"}},
-		"malformed client id":     {map[string]any{"recipientId": userID(bob.id), "body": "x", "clientId": "7"}, []string{"INVALID_FORMAT clientId"}},
-		"numeric client id":       {map[string]any{"recipientId": userID(bob.id), "body": "x", "clientId": 7}, []string{"INVALID_FORMAT clientId"}},
-		"client id used":          {map[string]any{"recipientId": userID(bob.id), "body": "x", "clientId": used.ClientId}, []string{"CONFLICT clientId"}},
-		"blank body":              {map[string]any{"recipientId": userID(bob.id), "body": " \n", "clientId": fresh()}, []string{"REQUIRED body"}},
-		"nobody":                  {map[string]any{"body": "x", "clientId": fresh()}, []string{"REQUIRED recipientId"}},
-		"nulls":                   {map[string]any{"recipientId": nil, "conversationId": nil, "body": "x", "clientId": fresh()}, []string{"REQUIRED recipientId"}},
-		"both":                    {map[string]any{"recipientId": userID(bob.id), "conversationId": conversation, "body": "x", "clientId": fresh()}, []string{"INVALID_FORMAT conversationId"}},
-		"malformed recipient":     {map[string]any{"recipientId": "bob", "body": "x", "clientId": fresh()}, []string{"INVALID_FORMAT recipientId"}},
-		"recipient of other kind": {map[string]any{"recipientId": conversation, "body": "x", "clientId": fresh()}, []string{"INVALID_FORMAT recipientId"}},
-		"malformed conversation":  {map[string]any{"conversationId": "c", "body": "x", "clientId": fresh()}, []string{"INVALID_FORMAT conversationId"}},
-		"unknown recipient":       {map[string]any{"recipientId": userID(ids.New()), "body": "x", "clientId": fresh()}, []string{"NOT_FOUND recipientId"}},
-		"unknown conversation":    {map[string]any{"conversationId": conversationID(ids.New()), "body": "x", "clientId": fresh()}, []string{"NOT_FOUND conversationId"}},
-		"all at once":             {map[string]any{"body": "x"}, []string{"REQUIRED recipientId", "REQUIRED clientId"}},
+		"no client id":            {in{"recipientId": to, "body": "x"}, []string{"REQUIRED clientId"}},
+		"null client id":          {in{"recipientId": to, "body": "x", "clientId": nil}, []string{"REQUIRED clientId"}},
+		"empty client id":         {in{"recipientId": to, "body": "x", "clientId": ""}, []string{"REQUIRED clientId"}},
+		"malformed client id":     {in{"recipientId": to, "body": "x", "clientId": "7"}, []string{"INVALID_FORMAT clientId"}},
+		"numeric client id":       {in{"recipientId": to, "body": "x", "clientId": 7}, []string{"INVALID_FORMAT clientId"}},
+		"client id used":          {in{"recipientId": to, "body": "x", "clientId": used.ClientId}, []string{"CONFLICT clientId"}},
+		"blank body":              {in{"recipientId": to, "body": " \n", "clientId": fresh()}, []string{"REQUIRED body"}},
+		"nobody":                  {in{"body": "x", "clientId": fresh()}, []string{"REQUIRED recipientId"}},
+		"nulls":                   {in{"recipientId": nil, "conversationId": nil, "body": "x", "clientId": fresh()}, []string{"REQUIRED recipientId"}},
+		"both":                    {in{"recipientId": to, "conversationId": conversation, "body": "x", "clientId": fresh()}, []string{"INVALID_FORMAT conversationId"}},
+		"malformed recipient":     {in{"recipientId": "bob", "body": "x", "clientId": fresh()}, []string{"INVALID_FORMAT recipientId"}},
+		"recipient of other kind": {in{"recipientId": conversation, "body": "x", "clientId": fresh()}, []string{"INVALID_FORMAT recipientId"}},
+		"malformed conversation":  {in{"conversationId": "c", "body": "x", "clientId": fresh()}, []string{"INVALID_FORMAT conversationId"}},
+		"unknown recipient":       {in{"recipientId": userID(ids.New()), "body": "x", "clientId": fresh()}, []string{"NOT_FOUND recipientId"}},
+		"unknown conversation":    {in{"conversationId": conversationID(ids.New()), "body": "x", "clientId": fresh()}, []string{"NOT_FOUND conversationId"}},
+		"all at once":             {in{"body": "x"}, []string{"REQUIRED recipientId", "REQUIRED clientId"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			payload := sendMessage(t, s, ada.token, test.input)

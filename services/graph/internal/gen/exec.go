@@ -905,8 +905,8 @@ input SendMessageInput {
   "The conversation to write to."
   conversationId: ID
   """
-  The text: 1 to 4,000 characters once white space is trimmed from both ends. CRLF becomes LF; control characters but tab
-  and newline are refused.
+  The text: 1 to 4,000 characters once white space is trimmed from both ends. CRLF becomes LF; control characters but
+  tab and newline are refused.
   """
   body: String!
   """

@@ -94,8 +94,8 @@ func New(o Options) *API {
 // most until ctx does. HTTP goes on.
 func (a *API) CloseSockets(ctx context.Context) error { return a.sockets.Shutdown(ctx) }
 
-// authenticated verifies the token of a request that has one. A socket brings its token later, and a header that came with its
-// upgrade stands for nothing.
+// authenticated verifies the token of a request that has one. A socket brings its token later, and a header that came
+// with its upgrade stands for nothing.
 func authenticated(verifier *identity.Verifier, plain transport.HTTP, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := r.Header.Get("Authorization")

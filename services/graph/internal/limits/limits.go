@@ -63,8 +63,8 @@ func Complexity(pageSize int) gen.ComplexityRoot {
 	return root
 }
 
-// shape refuses operations that are too deep or too long, and those that ask for a part of the answer to be deferred, which no
-// transport of ours can send.
+// shape refuses operations that are too deep or too long, and those that ask for a part of the answer to be deferred,
+// which no transport of ours can send.
 type shape struct{}
 
 var _ graphql.OperationContextMutator = shape{}

@@ -130,8 +130,8 @@ func (t *WebSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 	t.stock.Do(w, r, socketExecutor{GraphExecutor: exec, socket: s})
 }
 
-// Shutdown closes every connection so that the clients connect again elsewhere, and waits for the connections to end, at most until
-// ctx does. New ones are refused from now on.
+// Shutdown closes every connection, so that the clients connect again elsewhere, and waits for the connections to end,
+// at most until ctx does. New ones are refused from now on.
 func (t *WebSocket) Shutdown(ctx context.Context) error {
 	t.mu.Lock()
 	t.closing = true
@@ -304,7 +304,8 @@ func (s *socket) end(code int, reason string) {
 // sendClose needs s.mu.
 func (s *socket) sendClose(code int, reason string) {
 	// A connection that cannot be written to is as good as closed.
-	_ = s.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Now().Add(closeTimeout))
+	message := websocket.FormatCloseMessage(code, reason)
+	_ = s.conn.WriteControl(websocket.CloseMessage, message, time.Now().Add(closeTimeout))
 	time.AfterFunc(closeTimeout, func() { _ = s.conn.Close() })
 }
 
@@ -362,7 +363,8 @@ var errNotOurProtocol = errors.New("not a message of the protocol")
 func (s *socket) NextReader() (messageType int, r io.Reader, err error) {
 	messageType, r, err = s.conn.NextReader()
 	if err != nil {
-		if websocket.IsCloseError(err, websocket.CloseNormalClosure, websocket.CloseGoingAway, websocket.CloseNoStatusReceived) {
+		if websocket.IsCloseError(err,
+			websocket.CloseNormalClosure, websocket.CloseGoingAway, websocket.CloseNoStatusReceived) {
 			err = transport.ErrWebsocketClosed
 		}
 		return 0, nil, err
@@ -382,8 +384,8 @@ func (s *socket) NextReader() (messageType int, r io.Reader, err error) {
 	return messageType, bytes.NewReader(raw), nil
 }
 
-// WriteJSON implements transport.WebsocketConn. A client that does not take what it is sent is cut off: whatever is written
-// after a part of a message could not be understood.
+// WriteJSON implements transport.WebsocketConn. A client that does not take what it is sent is cut off: whatever is
+// written after a part of a message could not be understood.
 func (s *socket) WriteJSON(v any) error {
 	// An error of the deadline is one of the write.
 	_ = s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
