@@ -54,6 +54,9 @@ func (r message) Sender(ctx context.Context, m *model.Message) (*model.User, err
 }
 
 func (r message) Conversation(ctx context.Context, m *model.Message) (*model.Conversation, error) {
+	if !asksForMoreThanID(ctx) {
+		return &model.Conversation{ConversationID: m.ConversationID}, nil
+	}
 	reader, err := caller(ctx)
 	if err != nil {
 		return nil, err

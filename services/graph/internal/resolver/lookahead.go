@@ -34,9 +34,9 @@ func descend(op *graphql.OperationContext, set ast.SelectionSet, path []string) 
 	return below
 }
 
-// asksForUser tells whether more is asked of the users at a path than their ids, which is all that a message or a
-// conversation has of them.
-func asksForUser(ctx context.Context, path ...string) bool {
+// asksForMoreThanID tells whether more is asked of the users or conversations at a path than their ids, which is all that
+// whatever refers to them has of them.
+func asksForMoreThanID(ctx context.Context, path ...string) bool {
 	for _, field := range selections(ctx, path...) {
 		if field.Name != "id" && field.Name != "__typename" {
 			return true
@@ -68,9 +68,9 @@ func foresee(ctx context.Context, users []ids.ID) error {
 // usersOf returns the users whom the selection below path asks of conversations at it. The senders of a conversation's
 // messages are the reader and the one they talk with, so no message needs to be seen first.
 func usersOf(ctx context.Context, reader ids.ID, conversations []*model.Conversation, path ...string) []ids.ID {
-	withs := asksForUser(ctx, join(path, "with")...)
-	senders := asksForUser(ctx, join(path, "messages", "edges", "node", "sender")...)
-	lastSenders := asksForUser(ctx, join(path, "lastMessage", "sender")...)
+	withs := asksForMoreThanID(ctx, join(path, "with")...)
+	senders := asksForMoreThanID(ctx, join(path, "messages", "edges", "node", "sender")...)
+	lastSenders := asksForMoreThanID(ctx, join(path, "lastMessage", "sender")...)
 
 	wanted := make(set)
 	for _, conversation := range conversations {

@@ -277,7 +277,7 @@ func (r query) findMessage(ctx context.Context, named model.GlobalID) (*model.Me
 
 // foreseeSender sees to the sender of a message whose selection is that at path.
 func foreseeSender(ctx context.Context, m *model.Message, path ...string) error {
-	if !asksForUser(ctx, join(path, "sender")...) {
+	if !asksForMoreThanID(ctx, join(path, "sender")...) {
 		return nil
 	}
 	return foresee(ctx, []ids.ID{m.SenderID})

@@ -55,7 +55,7 @@ func (r *Resolver) Loaders(ctx context.Context) context.Context {
 
 // user returns a user who must exist, since something stored refers to them.
 func user(ctx context.Context, id ids.ID) (*model.User, error) {
-	if !asksForUser(ctx) {
+	if !asksForMoreThanID(ctx) {
 		return &model.User{UserID: id}, nil
 	}
 	found, err := loader.From(ctx).Users.Load(ctx, id)
