@@ -46,9 +46,9 @@ type receiver interface {
 // wanted when it sends, so a channel that is dropped and wanted again in quick succession ends up as wanted.
 //
 // go-redis' PubSub connects again by itself after an error, and does so out of sight when it is writing: a channel
-// whose SUBSCRIBE was being written then is not received until the next reconnection. Therefore any error ends a PubSub here, and each
-// has one connection at most. What may have been missed between two of them shows in the confirmations, which come for
-// every channel of a new connection, even one that go-redis made by itself.
+// whose SUBSCRIBE was being written then is not received until the next reconnection. Therefore any error ends a
+// PubSub here, and each has one connection at most. What may have been missed between two of them shows in the
+// confirmations, which come for every channel of a new connection, even one that go-redis made by itself.
 type bus struct {
 	rdb      redis.UniversalClient
 	log      *slog.Logger

@@ -15,9 +15,9 @@ import (
 	"chatapp.dev/internal/platform/identity"
 )
 
-// chaos is a random world: writers whose hints are lost, doubled and reordered, a log that fails and stalls, and readers
-// that come, go, resume anywhere and dawdle. It checks that every subscription sees exactly the message events after
-// its cursor, once, in order.
+// chaos is a random world: writers whose hints are lost, doubled and reordered, a log that fails and stalls, and
+// readers that come, go, resume anywhere and dawdle. It checks that every subscription sees exactly the message events
+// after its cursor, once, in order.
 type chaos struct {
 	*world
 
@@ -202,7 +202,12 @@ func closed(ch <-chan struct{}) bool {
 }
 
 func chaoticConfig() Config {
-	return Config{HeadInterval: 300 * time.Millisecond, QueueBytes: 4000, ReplayPage: 7, ConfirmWait: 5 * time.Millisecond}
+	return Config{
+		HeadInterval: 300 * time.Millisecond,
+		QueueBytes:   4000,
+		ReplayPage:   7,
+		ConfirmWait:  5 * time.Millisecond,
+	}
 }
 
 func TestEverySubscriptionSeesExactlyWhatFollowsItsCursor(t *testing.T) {

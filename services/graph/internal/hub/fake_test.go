@@ -125,12 +125,12 @@ func (m *fakeMessages) commitRead(user ids.ID) *eventsv1.Envelope {
 	})
 }
 
-func (m *fakeMessages) commitEvent(user ids.ID, make func(seq int64) *messagesv1.Event) *eventsv1.Envelope {
+func (m *fakeMessages) commitEvent(user ids.ID, event func(seq int64) *messagesv1.Event) *eventsv1.Envelope {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := m.log(user)
 	seq := int64(len(l.events)) + 1
-	e := make(seq)
+	e := event(seq)
 	e.Seq = seq
 	e.Cursor = m.cursor(user, seq)
 	l.events = append(l.events, e)

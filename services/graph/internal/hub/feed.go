@@ -134,8 +134,8 @@ func (f *feed) awaitConfirmation(ctx context.Context, deadline time.Time) error 
 	}
 }
 
-// pin makes the subscription keep the list from its present end on, so that whoever reads the log now meets it. The result
-// is for join.
+// pin makes the subscription keep the list from its present end on, so that whoever reads the log now meets it. The
+// result is for join.
 func (f *feed) pin(s *Subscription) (early int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -164,38 +164,36 @@ func (f *feed) join(s *Subscription, p place, early int) (joined, unsure bool, e
 	s.seq = p.first
 	s.replayTo = p.head
 	s.established = true
-	f.met(s, p.page)
+	f.accept(s, p.page)
 	if fault.Dropped(faultReplay) {
 		s.page, s.seq, s.at = page{}, f.head, f.tail
 	}
 	return true, unsure, nil
 }
 
-// learn takes note of a page that a subscription has read.
-func (f *feed) learn(s *Subscription, p page) error {
+// learn takes note of a page that a subscription has read, unless that has ended meanwhile.
+func (f *feed) learn(s *Subscription, p page) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s.err != nil {
-		return s.err
+	if s.err == nil {
+		f.accept(s, p)
 	}
-	f.met(s, p)
-	return nil
 }
 
-// met gives a page to the subscription that read it, and the feed what is new to it. It needs mu.
-func (f *feed) met(s *Subscription, p page) {
+// accept gives a page to the subscription that read it, and to the feed what is new to it. It needs mu.
+func (f *feed) accept(s *Subscription, p page) {
 	s.page = p
 	for _, e := range p.events {
 		if e.GetSeq() == f.head+1 {
 			f.append(e, sentAt(e))
 		}
 	}
-	f.meet(s, p.last)
+	f.attach(s, p.last)
 }
 
-// meet lets the subscription keep the list exactly when no event lies between its place, or the end of its page, and
+// attach lets the subscription keep the list exactly when no event lies between its place, or the end of its page, and
 // what it would keep. It needs mu.
-func (f *feed) meet(s *Subscription, place int64) {
+func (f *feed) attach(s *Subscription, place int64) {
 	switch {
 	case s.at == nil && place >= f.head:
 		s.at = f.tail

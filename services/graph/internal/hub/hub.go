@@ -1,30 +1,31 @@
 // Package hub turns Redis hints and each user's event log into subscriptions.
 //
-// Guaranteed, whatever Redis, the network or a pod of the messages service does: a [Subscription] yields every message event
-// after the place where it began, once, in the order of the user's log, and nothing else. When it cannot go on, it says
-// so with an error, and the cursor of the last event that it yielded is where another one, at any process, goes on.
-// What ends a subscription: a cursor that retention has passed (CURSOR_EXPIRED), a log that was restored from a backup
-// (CURSOR_INVALID), no token left that is valid (UNAUTHENTICATED), and the end of the process (UNAVAILABLE). A slow
-// reader does not: it falls back to reading the log.
+// Guaranteed, whatever Redis, the network or a pod of the messages service does: a [Subscription] yields every message
+// event after the place where it began, once, in the order of the user's log, and nothing else. When it cannot go on,
+// it says so with an error, and the cursor of the last event that it yielded is where another one, at any process,
+// goes on. What ends a subscription: a cursor that retention has passed (CURSOR_EXPIRED), a log that was restored from
+// a backup (CURSOR_INVALID), no token left that is valid (UNAUTHENTICATED), and the end of the process (UNAVAILABLE).
+// A slow reader does not: it falls back to reading the log.
 //
-// Not guaranteed is when. An event is usually delivered as soon as its hint arrives. A lost hint is noticed by the next
-// one, which leaves a gap in the numbers, or by the comparison of heads, within [Config.HeadInterval] of a working messages
-// service. While messages cannot be reached, nothing that has no hint is delivered.
+// Not guaranteed is when. An event is usually delivered as soon as its hint arrives. A lost hint is noticed by the
+// next one, which leaves a gap in the numbers, or by the comparison of heads, within [Config.HeadInterval] of a
+// working messages service. While messages cannot be reached, nothing that has no hint is delivered.
 //
 // # How it works
 //
-// There is one feed a user, whatever the number of the user's subscriptions. It knows the log's head, that is the number of
-// the newest event known to exist, and keeps a list of the events that arrived as hints, without gaps up to the head. The
-// list is only as long as its slowest reader needs, within a bound of bytes.
+// There is one feed a user, whatever the number of the user's subscriptions. It knows the log's head, that is the
+// number of the newest event known to exist, and keeps a list of the events that arrived as hints, without gaps up to
+// the head. The list is only as long as its slowest reader needs, within a bound of bytes.
 //
 // A subscription is a place in the log. While its next event is in the list, it takes it from there: it is live. When
 // it is not, since the client resumes from an older cursor, a hint was lost or the client was too slow for the list,
 // it reads the log, page by page and only as fast as its own reader goes, having noted the end of the list first, so
-// that the last page meets the list. There is no other way for an event to get in, so no state of Redis and no order of hints can make
-// a gap: hints that cannot be appended only raise the head, and a head above a subscription's place makes it read.
+// that the last page meets the list. There is no other way for an event to get in, so no state of Redis and no order
+// of hints can make a gap: hints that cannot be appended only raise the head, and a head above a subscription's place
+// makes it read.
 //
-// No goroutine belongs to a feed or to a subscription. The hub has three: one receives from Redis, one tells Redis which
-// channels to send, one compares heads.
+// No goroutine belongs to a feed or to a subscription. The hub has three: one receives from Redis, one tells Redis
+// which channels to send, one compares heads.
 package hub
 
 import (
@@ -50,14 +51,14 @@ const maxPage = 500
 type Config struct {
 	// HeadInterval bounds how long an event can go unnoticed when its hint was lost. Each comparison costs one call of
 	// the messages service for every thousand users online.
-	HeadInterval time.Duration `default:"3s" help:"How often to compare each online user's log with what was delivered, give or take a tenth."`
+	HeadInterval time.Duration `default:"3s" help:"How often to compare online users' logs with what was delivered."`
 	// QueueBytes bounds the memory of a subscription whose reader is slow.
-	QueueBytes int `default:"262144" help:"Bytes of events that are kept for a subscription that reads slowly. Beyond them it reads the log."`
+	QueueBytes int `default:"262144" help:"Bytes of events to keep for a slow subscription, which then reads the log."`
 	// ReplayPage bounds one read of the log.
 	ReplayPage int32 `default:"500" help:"Most events to read from the log at once: 1 to 500."`
 	// ConfirmWait bounds how long a new subscription waits for Redis. Without the confirmation it starts all the same,
 	// and the comparison of heads finds what Redis does not send.
-	ConfirmWait time.Duration `default:"1s" help:"How long a new subscription waits for Redis before it relies on the comparison of logs alone."`
+	ConfirmWait time.Duration `default:"1s" help:"How long a new subscription waits for Redis."`
 }
 
 // Validate refuses settings that cannot work.
@@ -127,7 +128,8 @@ func (h *Hub) Run(ctx context.Context) error {
 	return nil
 }
 
-// Close ends every subscription with UNAVAILABLE, and Run. Later subscriptions are refused. It may be called repeatedly.
+// Close ends every subscription with UNAVAILABLE, and Run. Later subscriptions are refused. It may be called
+// repeatedly.
 func (h *Hub) Close() {
 	h.cancel()
 	h.mu.Lock()
@@ -146,8 +148,8 @@ func errClosing() error {
 	return errs.New(errs.Unavailable, "this server is shutting down; resume from the last cursor on another")
 }
 
-// Subscribe opens a subscription to the user's log: after the cursor, or from now on when it is empty. It returns when the
-// subscription is established: every event after the cursor, or after this moment, will be yielded.
+// Subscribe opens a subscription to the user's log: after the cursor, or from now on when it is empty. It returns when
+// the subscription is established: every event after the cursor, or after this moment, will be yielded.
 //
 // Errors are *errs.Error: CursorInvalid and CursorExpired for the cursor, Unauthenticated for the token, Unavailable
 // when the log cannot be read or ctx ended.
@@ -248,7 +250,8 @@ func (h *Hub) readPlace(ctx context.Context, s *Subscription, after string) (pla
 		if err != nil {
 			return place{}, err
 		}
-		return place{page: page{first: resp.GetHead(), last: resp.GetHead()}, epoch: resp.GetEpoch(), head: resp.GetHead()}, nil
+		head := resp.GetHead()
+		return place{page: page{first: head, last: head}, epoch: resp.GetEpoch(), head: head}, nil
 	}
 	resp, err := h.messages.ReadLog(ctx, &messagesv1.ReadLogRequest{
 		From:  &messagesv1.ReadLogRequest_Cursor{Cursor: after},

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -356,11 +357,12 @@ func TestReadsOfTwoEpochsAreNotShared(t *testing.T) {
 		old := w.subscribe(id, "")
 		w.messages.commit(id.UserID, "1")
 		w.hint(w.messages.commit(id.UserID, "2"))
-		w.messages.setBefore(func(ctx context.Context, _ string) error {
-			w.messages.setBefore(nil)
-			<-ctx.Done()
-			return nil
-		})
+		var delayed atomic.Bool
+		w.hub.messages = lateAnswer{w.messages, func() {
+			if delayed.CompareAndSwap(false, true) {
+				time.Sleep(time.Second)
+			}
+		}}
 		var reading sync.WaitGroup
 		reading.Go(func() { w.wantEnd(old, errs.CursorInvalid) })
 		synctest.Wait()
@@ -371,8 +373,13 @@ func TestReadsOfTwoEpochsAreNotShared(t *testing.T) {
 		s := w.subscribe(id, "")
 		w.messages.commit(id.UserID, "new 1")
 		w.hint(w.messages.commit(id.UserID, "new 2"))
-		w.wantNext(s, 1, 2)
+		e, err := s.Next(t.Context())
+		if err != nil || e.Message.GetBody() != "new 1" {
+			t.Errorf("got %q, %v", e.Message.GetBody(), err)
+		}
+		w.wantNext(s, 2)
 		reading.Wait()
+		time.Sleep(time.Second)
 	})
 }
 

@@ -37,14 +37,15 @@ func newMetrics(h *Hub) *metrics {
 		return o
 	}
 	m.resumes = counter("chatapp.hub.resumes", "{subscription}", "Subscriptions that were opened after a cursor.")
-	m.replayed = counter("chatapp.hub.replayed", "{event}", "Events delivered that were in the log before the subscription was opened.")
+	m.replayed = counter("chatapp.hub.replayed", "{event}", "Events delivered that are older than the subscription.")
 	m.gaps = counter("chatapp.hub.gaps", "{gap}", "Times that events were found to exist whose hints had not come.")
-	m.overflows = counter("chatapp.hub.overflows", "{subscription}", "Times that a slow subscription fell back to reading the log.")
+	m.overflows = counter("chatapp.hub.overflows", "{overflow}", "Times that a slow subscription fell back to the log.")
 	m.headCalls = counter("chatapp.hub.head_calls", "{call}", "Calls to compare users' logs with what was delivered.")
 	var err error
 	m.latency, err = meter.Float64Histogram("chatapp.hub.delivery.duration", metric.WithUnit("s"),
-		metric.WithDescription("From the commit of an event to its delivery to an open subscription, by two processes' clocks."),
-		metric.WithExplicitBucketBoundaries(.001, .002, .003, .004, .006, .008, .01, .015, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))
+		metric.WithDescription("From an event's commit to its delivery to a subscription, by two processes' clocks."),
+		metric.WithExplicitBucketBoundaries(
+			.001, .002, .003, .004, .006, .008, .01, .015, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))
 	handle(err)
 
 	subscriptions := observed("chatapp.hub.subscriptions", "{subscription}", "Open subscriptions.")

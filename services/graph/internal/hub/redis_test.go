@@ -227,7 +227,8 @@ func TestRedisThatNeverAnswersHoldsUpNobody(t *testing.T) {
 	cfg := config()
 	cfg.HeadInterval = 20 * time.Millisecond
 	cfg.ConfirmWait = 10 * time.Millisecond
-	rdb := redis.NewClient(&redis.Options{Addr: listener.Addr().String(), MaxRetries: -1, ReadTimeout: 50 * time.Millisecond})
+	addr := listener.Addr().String()
+	rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, ReadTimeout: 50 * time.Millisecond})
 	defer rdb.Close()
 	w := newWorld(t, cfg, rdb)
 	defer w.run()()

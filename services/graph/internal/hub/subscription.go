@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// firstPage is how many events to read while nothing is known of their size. It is small since the longest messages make 1 MiB of
-	// it, and whole pages of them would be more than a gRPC message may hold.
+	// firstPage is how many events to read while nothing is known of their size. It is small since the longest
+	// messages make 1 MiB of it, and whole pages of them would be more than a gRPC message may hold.
 	firstPage = 64
 	// readTimeout bounds one read of the log, which no caller's deadline bounds.
 	readTimeout = 5 * time.Second
@@ -59,7 +59,7 @@ func newPage(first int64, resp *messagesv1.ReadLogResponse) (page, error) {
 		p.size += proto.Size(e)
 	}
 	if p.last != first+int64(len(p.events)) {
-		return page{}, fmt.Errorf("the log's page of %d events after %d claims to end at %d", len(p.events), first, p.last)
+		return page{}, fmt.Errorf("a page of %d events after %d claims to end at %d", len(p.events), first, p.last)
 	}
 	return p, nil
 }
@@ -83,7 +83,7 @@ type Subscription struct {
 	// replayTo is the log's head when the subscription was opened.
 	replayTo int64
 
-	// The rest is guarded by feed.mu.
+	// The rest is guarded by feed.mu. Only the goroutine that calls Next changes seq and page.
 
 	// established is set when the subscription has its place.
 	established bool
@@ -95,8 +95,8 @@ type Subscription struct {
 	seq int64
 	// page has events that were read from the log and are to be taken first.
 	page page
-	// at is the next node of the feed's list to be taken after page, or nil while the list does not reach back as far as
-	// needed. While a page is being read, it is where the list ended before. The list may overlap the page.
+	// at is the next node of the feed's list to be taken after page, or nil while the list does not reach back as far
+	// as needed. While a page is being read, it is where the list ended before. The list may overlap the page.
 	at *node
 }
 
@@ -113,8 +113,8 @@ func newSubscription(h *Hub, f *feed, id identity.Identity) *Subscription {
 
 // Next waits for the next message event. One goroutine at a time may call it.
 //
-// When it returns ctx's error, nothing is lost: the next call goes on. Any other error is an *errs.Error and final. Calls that
-// fail for passing reasons are repeated until they succeed.
+// When it returns ctx's error, nothing is lost: the next call goes on. Any other error is an *errs.Error and final.
+// Calls that fail for passing reasons are repeated until they succeed.
 func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -185,7 +185,7 @@ func (s *Subscription) take() (taken, takeState, error) {
 		return taken{e, sentAt(e)}, takenEvent, nil
 	}
 	s.page = page{}
-	f.meet(s, s.seq)
+	f.attach(s, s.seq)
 	for s.at != nil && s.at.event != nil {
 		n := s.at
 		s.at = n.next
@@ -222,8 +222,7 @@ func (s *Subscription) read(ctx context.Context) error {
 		s.feed.pin(s)
 		p, err := s.readPage(ctx)
 		if err == nil && len(p.events) > 0 {
-			// If the subscription has ended meanwhile, that is what the caller will find.
-			_ = s.feed.learn(s, p)
+			s.feed.learn(s, p)
 			s.limit = s.limitAfter(p)
 			return nil
 		}
@@ -249,9 +248,10 @@ func (s *Subscription) read(ctx context.Context) error {
 		if pause == nil {
 			pause = backoff.NewExponentialBackOff()
 			pause.InitialInterval, pause.MaxInterval = readRetry, readRetryMax
-		}
-		if err != nil {
-			s.hub.log.WarnContext(ctx, "reading a user's log failed and will be repeated", userOf(s.feed.user), errAttr(err))
+			if err != nil {
+				s.hub.log.WarnContext(ctx, "a user's log cannot be read and is tried again until it can",
+					userOf(s.feed.user), errAttr(err))
+			}
 		}
 		select {
 		case <-time.After(pause.NextBackOff()):

@@ -37,8 +37,8 @@ func config() Config {
 	return Config{HeadInterval: never, QueueBytes: 256 << 10, ReplayPage: 500, ConfirmWait: time.Second}
 }
 
-// inBubble runs a test in a world in which time passes when everybody waits. Redis is down; the test plays it, by calling
-// the hub as its receiver.
+// inBubble runs a test in a world in which time passes when everybody waits. Redis is down; the test plays it, by
+// calling the hub as its receiver.
 func inBubble(t *testing.T, cfg Config, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -46,9 +46,11 @@ func inBubble(t *testing.T, cfg Config, test func(t *testing.T, w *world)) {
 			Addr: "127.0.0.1:1",
 			// Looks up the address otherwise, outside the bubble.
 			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-			Dialer:                   func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("Redis is down") },
-			MaxRetries:               -1,
-			DialerRetries:            1,
+			Dialer: func(context.Context, string, string) (net.Conn, error) {
+				return nil, errors.New("Redis is down")
+			},
+			MaxRetries:    -1,
+			DialerRetries: 1,
 		})
 		w := newWorld(t, cfg, rdb)
 		defer func() {
@@ -171,8 +173,8 @@ func span(first, last int64) []int64 {
 	return seqs
 }
 
-// checkHistory says what is wrong with the events that a subscription yielded: it began after a place from lowest to highest, and
-// must have got the messages after it, once, in order, and all of them if it is complete.
+// checkHistory says what is wrong with the events that a subscription yielded: it began after a place from lowest to
+// highest, and must have got the messages after it, once, in order, and all of them if it is complete.
 func checkHistory(m *fakeMessages, user ids.ID, lowest, highest int64, got []int64, complete bool) error {
 	var err error
 	for start := lowest; start <= highest; start++ {
@@ -187,7 +189,7 @@ func checkHistory(m *fakeMessages, user ids.ID, lowest, highest int64, got []int
 			}
 			err = fmt.Errorf("after %d: the %dth event is %d, want %d", start, i+1, got[i], want[i])
 		case complete && len(got) < len(want):
-			err = fmt.Errorf("after %d: only %d of %d events came; the next would be %d", start, len(got), len(want), want[len(got)])
+			err = fmt.Errorf("after %d: %d of %d events came, without %d", start, len(got), len(want), want[len(got)])
 		default:
 			return nil
 		}
