@@ -109,6 +109,15 @@ var faults = []fault{
 	}},
 }
 
+// FaultNames returns the names of all faults.
+func FaultNames() []string {
+	names := make([]string, len(faults))
+	for i, f := range faults {
+		names[i] = f.name
+	}
+	return names
+}
+
 // demolition strikes a stack with faults.
 type demolition struct {
 	stack *harness.Stack

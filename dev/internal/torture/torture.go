@@ -419,11 +419,11 @@ func (p *person) log(ctx context.Context, conversations []Conversation) ([]Messa
 
 // Report writes the verdict for people.
 func (r Result) Report(w io.Writer) {
-	names := make([]string, 0, len(faults))
-	for _, f := range faults {
-		names = append(names, fmt.Sprintf("%s %d", f.name, r.Struck[f.name]))
+	counts := FaultNames()
+	for i, name := range counts {
+		counts[i] = fmt.Sprintf("%s %d", name, r.Struck[name])
 	}
-	fmt.Fprintf(w, "faults: %s\n", strings.Join(names, ", "))
+	fmt.Fprintf(w, "faults: %s\n", strings.Join(counts, ", "))
 	fmt.Fprintf(w, "checked: %d messages, %d deliveries over %d sockets\n", r.Messages, r.Deliveries, r.Sockets)
 	const show = 20
 	for _, v := range r.Violations[:min(show, len(r.Violations))] {
