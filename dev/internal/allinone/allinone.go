@@ -84,7 +84,8 @@ func Start(ctx context.Context, opts Options) (_ *System, err error) {
 	s.stop = sync.OnceValue(s.stopAll)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.stop())
+			// A program that was interrupted together with us may have failed before ctx ended it.
+			err = errors.Join(err, ctx.Err(), s.stop())
 		}
 	}()
 	s.database, err = engine.Open(ctx, engine.Options{

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"chatapp.dev/internal/platform/filelock"
 )
@@ -141,6 +142,9 @@ func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0", "GOFLAGS=-mod=readonly -buildvcs=false")
+	// Ctrl-C at a terminal must end the build through ctx alone, and with all the compilers that it has started.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	return cmd
 }
 
@@ -151,7 +155,7 @@ func compile(ctx context.Context, source, program string, shown *progress) error
 	list := goCommand(ctx, source, "list", "-deps", ".")
 	var names bytes.Buffer
 	list.Stdout = &names
-	if err := watch(list, func(line string) {
+	if err := watch(ctx, list, func(line string) {
 		if strings.HasPrefix(line, "go: downloading ") {
 			downloads++
 			shown.set(fmt.Sprintf("downloading the source: %d modules", downloads))
@@ -164,7 +168,7 @@ func compile(ctx context.Context, source, program string, shown *progress) error
 	// Go prints a package when it begins to compile it, and none that its cache holds.
 	var compiled int
 	shown.set("compiling")
-	return watch(goCommand(ctx, source, "build", "-v", "-ldflags=-s -w", "-o", program, "."), func(line string) {
+	return watch(ctx, goCommand(ctx, source, "build", "-v", "-ldflags=-s -w", "-o", program, "."), func(line string) {
 		switch {
 		case strings.HasPrefix(line, "go: downloading "):
 			downloads++
@@ -178,9 +182,9 @@ func compile(ctx context.Context, source, program string, shown *progress) error
 	})
 }
 
-// watch runs a command and hands the lines that it writes to its standard error to see. The error of a command that fails
-// contains the last of them.
-func watch(cmd *exec.Cmd, see func(line string)) error {
+// watch runs a command of ctx and hands the lines that it writes to its standard error to see. The error of a command that
+// fails contains the last of them.
+func watch(ctx context.Context, cmd *exec.Cmd, see func(line string)) error {
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return err
@@ -198,6 +202,9 @@ func watch(cmd *exec.Cmd, see func(line string)) error {
 		}
 	}
 	if err := cmd.Wait(); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("%s: %w", cmd, ctx.Err())
+		}
 		return fmt.Errorf("%s in %s: %w\n%s", cmd, cmd.Dir, err, strings.Join(last, "\n"))
 	}
 	return nil

@@ -91,6 +91,15 @@ func TestCanceledBuildLeavesNoProgram(t *testing.T) {
 	}
 }
 
+func TestACommandThatIsCanceledSaysSo(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", "echo working >&2; exec sleep 60")
+	if err := watch(ctx, cmd, func(string) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+}
+
 // cancelAt is a writer that cancels when it is shown a text.
 type cancelAt struct {
 	text   string
@@ -169,7 +178,7 @@ func TestWatch(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var lines int
-			err := watch(exec.Command("sh", "-c", test.script), func(string) { lines++ })
+			err := watch(t.Context(), exec.Command("sh", "-c", test.script), func(string) { lines++ })
 			if lines != test.wantLines {
 				t.Errorf("saw %d lines, want %d", lines, test.wantLines)
 			}
