@@ -37,14 +37,26 @@ func TestAPageOf15MessagesWithSendersCostsAtMost2SQLQueriesInEachService(t *test
 	}{
 		{"the newest page of a conversation", `query Q($id: ID!) { conversation(id: $id) { id with { id displayName } unreadCount
 			messages { ` + message + ` } } }`, map[string]any{"id": last.ConversationID}, 0},
-		{"an older page", `query Q($id: ID!, $before: String) { conversation(id: $id) { messages(last: 15, before: $before) { ` + message + ` } } }`,
-			map[string]any{"id": last.ConversationID, "before": cursorOf(t, ann, last.ConversationID, 18)}, 0},
-		{"the first page forwards", `query Q($id: ID!) { conversation(id: $id) { messages(first: 15) { ` + message + ` } } }`,
-			map[string]any{"id": last.ConversationID}, 0},
-		{"by the other user", `query Q($id: ID!) { conversationWith(userId: $id) { messages { ` + message + ` } } }`,
-			map[string]any{"id": bob.User.ID}, 0},
-		{"by node", `query Q($id: ID!) { node(id: $id) { ... on Conversation { messages { ` + message + ` } } } }`,
-			map[string]any{"id": last.ConversationID}, 0},
+		{
+			"an older page", `query Q($id: ID!, $before: String) { conversation(id: $id) { messages(last: 15, before: $before) { ` + message + ` } } }`,
+			map[string]any{"id": last.ConversationID, "before": cursorOf(t, ann, last.ConversationID, 18)},
+			0,
+		},
+		{
+			"the first page forwards", `query Q($id: ID!) { conversation(id: $id) { messages(first: 15) { ` + message + ` } } }`,
+			map[string]any{"id": last.ConversationID},
+			0,
+		},
+		{
+			"by the other user", `query Q($id: ID!) { conversationWith(userId: $id) { messages { ` + message + ` } } }`,
+			map[string]any{"id": bob.User.ID},
+			0,
+		},
+		{
+			"by node", `query Q($id: ID!) { node(id: $id) { ... on Conversation { messages { ` + message + ` } } } }`,
+			map[string]any{"id": last.ConversationID},
+			0,
+		},
 		{"the list of 15 conversations with their last messages", `{ conversations(first: 15) { edges { node { id unreadCount
 			with { id displayName } lastMessage { body sender { displayName } } } } pageInfo { hasNextPage endCursor } } }`, nil, 0},
 		{"15 conversations with a page of each", `{ conversations(first: 15) { edges { node { id with { id displayName }

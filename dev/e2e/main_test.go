@@ -89,6 +89,7 @@ func sharedFor(t *testing.T) *harness.Stack {
 	t.Helper()
 	programs, mysql := world.open(t)
 	shared.once.Do(func() {
+		//nolint:usetesting // It is for all tests, and stays when one of them fails.
 		if shared.dir, shared.err = os.MkdirTemp("", "chatapp-e2e-shared-"); shared.err != nil {
 			return
 		}
@@ -149,7 +150,7 @@ func onSharedMySQL(t *testing.T, opts harness.Options) harness.Options {
 // keptDir is a temporary folder that stays when the test fails.
 func keptDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "chatapp-e2e-")
+	dir, err := os.MkdirTemp("", "chatapp-e2e-") //nolint:usetesting // It stays when the test fails.
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,22 +48,31 @@ func schema(t *testing.T, db *sql.DB) []string {
 			FROM information_schema.statistics WHERE table_schema = DATABASE() ORDER BY table_name, index_name, seq_in_index`,
 		`SELECT version FROM schema_migrations ORDER BY version`,
 	} {
-		rows, err := db.QueryContext(t.Context(), query)
-		if err != nil {
-			t.Fatalf("describe the schema: %v", err)
-		}
-		for rows.Next() {
-			var line string
-			if err := rows.Scan(&line); err != nil {
-				t.Fatal(err)
-			}
-			lines = append(lines, line)
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			t.Fatal(err)
-		}
+		lines = append(lines, texts(t, db, query)...)
 	}
 	return lines
+}
+
+// texts returns the one column of a query.
+func texts(t *testing.T, db *sql.DB, query string) []string {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var all []string
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, text)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 // migrate runs a service's migrations to their end.
@@ -118,13 +127,13 @@ func TestMigrationsKilledHalfwayAndRunAgainMakeTheSameSchema(t *testing.T) {
 	programs, _ := world.open(t)
 	for _, service := range withSchema {
 		want := migrated(t, service)
-		setting, db := database(t, service)
+		setting, _ := database(t, service)
 		begun := time.Now()
 		migrate(t, service, setting)
 		whole := time.Since(begun)
 		killed, reached := 0, map[int]bool{}
 		for range 12 {
-			setting, db = database(t, service)
+			setting, db := database(t, service)
 			// Several kills on one schema, each somewhere in what a whole run takes.
 			for range 2 {
 				cmd := programs.Command(t.Context(), []string{setting}, service, "migrate")

@@ -90,27 +90,41 @@ func TestAThirdUserCanReadNothingAndNotLearnWhatExists(t *testing.T) {
 		name, query string
 		variables   func(message, conversation string) map[string]any
 	}{
-		{"message", `query Q($id: ID!) { message(id: $id) { id body } }`,
-			func(m, _ string) map[string]any { return map[string]any{"id": m} }},
-		{"node of a message", `query Q($id: ID!) { node(id: $id) { ` + whole + ` } }`,
-			func(m, _ string) map[string]any { return map[string]any{"id": m} }},
-		{"conversation", `query Q($id: ID!) { conversation(id: $id) { id messages { edges { node { body } } } } }`,
-			func(_, c string) map[string]any { return map[string]any{"id": c} }},
-		{"node of a conversation", `query Q($id: ID!) { node(id: $id) { ` + whole + ` } }`,
-			func(_, c string) map[string]any { return map[string]any{"id": c} }},
-		{"several at once", `query Q($m: ID!, $c: ID!) { a: node(id: $m) { id } b: node(id: $c) { id } c: message(id: $m) { id }
+		{
+			"message", `query Q($id: ID!) { message(id: $id) { id body } }`,
+			func(m, _ string) map[string]any { return map[string]any{"id": m} },
+		},
+		{
+			"node of a message", `query Q($id: ID!) { node(id: $id) { ` + whole + ` } }`,
+			func(m, _ string) map[string]any { return map[string]any{"id": m} },
+		},
+		{
+			"conversation", `query Q($id: ID!) { conversation(id: $id) { id messages { edges { node { body } } } } }`,
+			func(_, c string) map[string]any { return map[string]any{"id": c} },
+		},
+		{
+			"node of a conversation", `query Q($id: ID!) { node(id: $id) { ` + whole + ` } }`,
+			func(_, c string) map[string]any { return map[string]any{"id": c} },
+		},
+		{
+			"several at once", `query Q($m: ID!, $c: ID!) { a: node(id: $m) { id } b: node(id: $c) { id } c: message(id: $m) { id }
 			d: conversation(id: $c) { id unreadCount } }`,
-			func(m, c string) map[string]any { return map[string]any{"m": m, "c": c} }},
-		{"send", `mutation M($input: SendMessageInput!) { sendMessage(input: $input) { message { id }
+			func(m, c string) map[string]any { return map[string]any{"m": m, "c": c} },
+		},
+		{
+			"send", `mutation M($input: SendMessageInput!) { sendMessage(input: $input) { message { id }
 			userErrors { code message field } } }`,
 			func(_, c string) map[string]any {
 				return map[string]any{"input": map[string]any{"conversationId": c, "body": "let me in", "clientId": ids.New().String()}}
-			}},
-		{"mark read", `mutation M($input: MarkReadInput!) { markRead(input: $input) { conversation { id }
+			},
+		},
+		{
+			"mark read", `mutation M($input: MarkReadInput!) { markRead(input: $input) { conversation { id }
 			userErrors { code message field } } }`,
 			func(_, c string) map[string]any {
 				return map[string]any{"input": map[string]any{"conversationId": c, "seq": 1}}
-			}},
+			},
+		},
 	}
 	// Reading as a participant first fills whatever is cached by id.
 	for _, c := range at(stack, ann) {

@@ -90,9 +90,11 @@ func (w *direct) transaction() []statement {
 		{"BEGIN", nil},
 		{"UPDATE conversations SET read_seq_lo = last_seq + 1, last_seq = last_seq + 1," +
 			" last_message_at = GREATEST(last_message_at, ?) WHERE id = ?", []any{now, w.conversation}},
-		{`INSERT INTO messages (conversation_id, seq, sender_id, client_id, body_hash, body, sent_at)
+		{
+			`INSERT INTO messages (conversation_id, seq, sender_id, client_id, body_hash, body, sent_at)
   SELECT id, last_seq, ?, ?, ?, ?, last_message_at FROM conversations WHERE id = ?`,
-			[]any{w.lo, ids.New(), hash[:], body, w.conversation}},
+			[]any{w.lo, ids.New(), hash[:], body, w.conversation},
+		},
 		{log, []any{w.lo, w.conversation}},
 		{log, []any{w.hi, w.conversation}},
 		{`INSERT INTO events (user_id, seq, kind, conversation_id, conversation_seq, created_at, unrelayed)

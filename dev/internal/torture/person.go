@@ -137,7 +137,7 @@ func (p *person) talk(ctx context.Context, stop <-chan struct{}, rng *rand.Rand)
 func phrase(rng *rand.Rand) string {
 	phrases := []string{
 		"hello", "How are you?", "line one\nline two\tand a tab", "שלום", "你好，世界", "👩‍👩‍👧‍👦 🎉", "Zürich, naïve, Ångström",
-		"ไม่เป็นไร", "'; DROP TABLE messages; --", `"quoted" \ and {"json": true}`, "‮right to left‬",
+		"ไม่เป็นไร", "'; DROP TABLE messages; --", `"quoted" \ and {"json": true}`, "\u202eright to left\u202c",
 	}
 	return strings.Repeat(phrases[rng.IntN(len(phrases))]+" ", 1+rng.IntN(20)) + "."
 }
