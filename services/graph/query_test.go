@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -348,6 +349,32 @@ func TestMessageLooksTheSameFromEverywhere(t *testing.T) {
 				t.Errorf("the recipient sees %s", r.Raw)
 			}
 		})
+	}
+}
+
+func TestTheCursorIsReadBeforeTheListsOfItsOperation(t *testing.T) {
+	s := start(t, nil)
+	ada, bob := s.add(t, "ada"), s.add(t, "bob")
+	s.send(bob, ada, "hello")
+	listed := make(chan struct{}, 1)
+	s.hook("ListConversations", func() { listed <- struct{}{} })
+	s.hook("GetCursor", func() {
+		// Lists that do not wait for the cursor come within this time.
+		select {
+		case <-listed:
+			t.Error("the list was read while the cursor had not been")
+		case <-time.After(100 * time.Millisecond):
+		}
+	})
+	got := s.counted(func() {
+		r := s.post(t, ada.token, `{ conversations { edges { node { id } } } ...place me { id } }
+			fragment place on Query { cursor }`, nil)
+		if want := `"cursor":"` + cursorOf(ada.id, 1) + `"`; len(r.Errors) > 0 || !strings.Contains(r.Raw, want) {
+			t.Errorf("got %s, want %s in it", r.Raw, want)
+		}
+	})
+	if got["GetCursor"] != 1 || got["ListConversations"] != 1 {
+		t.Errorf("calls: %v", got)
 	}
 }
 

@@ -31,6 +31,7 @@ type world struct {
 
 	mu            sync.Mutex
 	calls         map[string]int
+	hooks         map[string]func()
 	failures      map[string]error
 	users         []*usersv1.User
 	passwords     map[string]string
@@ -72,6 +73,7 @@ func newWorld(t *testing.T) (w *world, usersAddr, messagesAddr string) {
 		signer:     signer,
 		verifier:   identity.NewVerifier(signer.Fetch),
 		calls:      map[string]int{},
+		hooks:      map[string]func(){},
 		failures:   map[string]error{},
 		passwords:  map[string]string{},
 		logs:       map[ids.ID][]*messagesv1.Event{},
@@ -159,10 +161,22 @@ func (w *world) counted(f func()) map[string]int {
 	return calls
 }
 
+// hook makes each call of a method run f before it does anything, from now on.
+func (w *world) hook(method string, f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hooks[method] = f
+}
+
 // enter counts a call and returns with w.mu held, unless the call is to fail.
 func (w *world) enter(method string) error {
 	w.mu.Lock()
 	w.calls[method]++
+	if f := w.hooks[method]; f != nil {
+		w.mu.Unlock()
+		f()
+		w.mu.Lock()
+	}
 	if err := w.failures[method]; err != nil {
 		w.mu.Unlock()
 		return err

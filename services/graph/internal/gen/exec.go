@@ -1012,14 +1012,15 @@ enum UserErrorCode {
 }
 
 """
-What a caller can read. Every field needs an access token. Fields of one operation are resolved at the same time.
+What a caller can read. Every field needs an access token. Fields of one operation are resolved at the same time, but
+for ` + "`" + `cursor` + "`" + `, which comes before all others.
 """
 type Query {
   "The caller."
   me: User!
   """
-  The newest place in the caller's log of events. Read it first, then the lists, then subscribe with
-  ` + "`" + `newMessage(after:)` + "`" + ` from it: nothing that happens meanwhile falls between.
+  The newest place in the caller's log of events. Read it first, then the lists (in the same operation or in later
+  ones), then subscribe with ` + "`" + `newMessage(after:)` + "`" + ` from it: nothing that happens meanwhile falls between.
   """
   cursor: Cursor!
   "A user by id. Null when there is none."

@@ -76,6 +76,7 @@ func New(o Options) *API {
 	server.AroundResponses(func(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
 		return next(o.Resolver.Loaders(ctx))
 	})
+	server.AroundResponses(o.Resolver.CursorFirst)
 
 	mux := http.NewServeMux()
 	mux.Handle(Path, otelhttp.NewHandler(

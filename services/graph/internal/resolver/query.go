@@ -35,11 +35,11 @@ func (r query) Me(ctx context.Context) (*model.User, error) {
 }
 
 func (r query) Cursor(ctx context.Context) (string, error) {
-	response, err := r.Messages.GetCursor(ctx, &messagesv1.GetCursorRequest{})
-	if err != nil {
-		return "", err
+	read, ok := ctx.Value(cursorKey{}).(cursorRead)
+	if !ok {
+		read = r.readCursor(ctx)
 	}
-	return response.GetCursor(), nil
+	return read.cursor, read.err
 }
 
 func (r query) User(ctx context.Context, id string) (*model.User, error) {
