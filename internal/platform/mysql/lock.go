@@ -35,7 +35,12 @@ func AcquireLock(ctx context.Context, db *sql.DB, purpose string, wait time.Dura
 	}
 	lock := &Lock{conn: conn}
 	if err := lock.acquire(ctx, purpose, wait); err != nil {
-		lock.drop()
+		if errors.Is(err, ErrLocked) {
+			// Nothing is held on the connection. Those who ask again and again shall not cost the pool one each time.
+			conn.Close()
+		} else {
+			lock.drop()
+		}
 		return nil, fmt.Errorf("take the lock %q: %w", purpose, err)
 	}
 	return lock, nil

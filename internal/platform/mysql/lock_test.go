@@ -53,6 +53,29 @@ func TestALockIsHeldByOne(t *testing.T) {
 	}
 }
 
+func TestAskingForALockThatIsHeldCostsNoConnection(t *testing.T) {
+	dsn := DSN(mysqltest.DSN(t))
+	one, two := openDB(t, Config{DSN: dsn}), openDB(t, Config{DSN: dsn, MaxOpen: 1})
+	lock, err := AcquireLock(t.Context(), one, "sweep", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Release(t.Context())
+	connection := func() (id int) {
+		if err := two.QueryRowContext(t.Context(), "SELECT CONNECTION_ID()").Scan(&id); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	before := connection()
+	if _, err := AcquireLock(t.Context(), two, "sweep", 0); !errors.Is(err, ErrLocked) {
+		t.Fatalf("got %v, want ErrLocked", err)
+	}
+	if after := connection(); after != before {
+		t.Errorf("the pool's connection was %d and is %d", before, after)
+	}
+}
+
 func TestALockIsLostWithItsConnection(t *testing.T) {
 	db := openDB(t, Config{})
 	lock, err := AcquireLock(t.Context(), db, "sweep", 0)
