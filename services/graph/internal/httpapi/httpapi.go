@@ -72,11 +72,11 @@ func New(o Options) *API {
 	limits.Apply(server)
 	server.AroundOperations(traced)
 	server.AroundOperations(bounded)
+	server.AroundOperations(o.Resolver.CursorFirst)
 	server.AroundOperations(resolver.Endings(presenter.Present))
 	server.AroundResponses(func(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
 		return next(o.Resolver.Loaders(ctx))
 	})
-	server.AroundResponses(o.Resolver.CursorFirst)
 
 	mux := http.NewServeMux()
 	mux.Handle(Path, otelhttp.NewHandler(

@@ -12,17 +12,21 @@ import (
 
 // CursorFirst makes a query that asks for the cursor and for more read the cursor before anything else. The fields of a
 // query are resolved at the same time otherwise, and a cursor that is read after a list makes its reader miss what was
-// sent in between: it is neither in the list nor after the cursor. It is response middleware of gqlgen's server.
-func (r *Resolver) CursorFirst(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
+// sent in between: it is neither in the list nor after the cursor. It is operation middleware of gqlgen's server.
+func (r *Resolver) CursorFirst(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
+	responses := next(ctx)
 	op := graphql.GetOperationContext(ctx)
-	if op.Operation.Operation == ast.Query {
-		fields := graphql.CollectFields(op, op.Operation.SelectionSet, nil)
-		isCursor := func(f graphql.CollectedField) bool { return f.Name == "cursor" }
-		if len(fields) > 1 && slices.ContainsFunc(fields, isCursor) {
-			ctx = context.WithValue(ctx, cursorKey{}, r.readCursor(ctx))
-		}
+	if op.Operation.Operation != ast.Query {
+		return responses
 	}
-	return next(ctx)
+	fields := graphql.CollectFields(op, op.Operation.SelectionSet, nil)
+	isCursor := func(f graphql.CollectedField) bool { return f.Name == "cursor" }
+	if len(fields) == 1 || !slices.ContainsFunc(fields, isCursor) {
+		return responses
+	}
+	return func(ctx context.Context) *graphql.Response {
+		return responses(context.WithValue(ctx, cursorKey{}, r.readCursor(ctx)))
+	}
 }
 
 type cursorKey struct{}
