@@ -125,6 +125,9 @@ type ConversationPosition struct {
 	ConversationID  ids.ID
 }
 
+// maxTimeUs is the last moment that a database knows, the end of the year 9999.
+const maxTimeUs = 253_402_300_799_999_999
+
 // Cursor returns the position as a cursor.
 func (p ConversationPosition) Cursor() string {
 	raw := make([]byte, 0, conversationCursorLen)
@@ -140,10 +143,11 @@ func ParseConversationCursor(text string) (ConversationPosition, bool) {
 	if !ok || len(raw) != conversationCursorLen || raw[0] != conversationCursor {
 		return ConversationPosition{}, false
 	}
-	return ConversationPosition{
+	p := ConversationPosition{
 		LastMessageAtUs: int64(binary.BigEndian.Uint64(raw[1:9])),
 		ConversationID:  ids.ID(raw[9:]),
-	}, true
+	}
+	return p, p.LastMessageAtUs >= 0 && p.LastMessageAtUs <= maxTimeUs
 }
 
 // decode reads base64 of at most maxLen bytes.

@@ -87,6 +87,7 @@ func TestCursorsOfOneListAreNoneOfAnother(t *testing.T) {
 	position := ConversationPosition{LastMessageAtUs: 1, ConversationID: ids.New()}
 	for _, text := range []string{
 		"", MessageCursor(0), MessageCursor(-1), UserCursor(""), UserCursor("\xff"), "###",
+		ConversationPosition{LastMessageAtUs: -1}.Cursor(), ConversationPosition{LastMessageAtUs: math.MaxInt64}.Cursor(),
 		MessageCursor(1), UserCursor("ada"), position.Cursor(),
 	} {
 		accepted := 0
