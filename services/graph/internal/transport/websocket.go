@@ -385,13 +385,13 @@ func (s *socket) NextReader() (messageType int, r io.Reader, err error) {
 }
 
 // WriteJSON implements transport.WebsocketConn. A client that does not take what it is sent is cut off: whatever is
-// written after a part of a message could not be understood.
+// written after a part of a message could not be understood. One that was sent a close gets the time to answer it.
 func (s *socket) WriteJSON(v any) error {
 	// An error of the deadline is one of the write.
 	_ = s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 	err := s.conn.WriteJSON(v)
 	if err != nil {
-		_ = s.conn.Close()
+		_ = s.Close()
 	}
 	return err
 }
