@@ -9,10 +9,12 @@ package service
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/hashicorp/golang-lru/v2/expirable"
+	"golang.org/x/sync/errgroup"
 
 	messagesv1 "chatapp.dev/api/gen/chatapp/messages/v1"
 	usersv1 "chatapp.dev/api/gen/chatapp/users/v1"
@@ -501,18 +503,9 @@ func startOf(req *messagesv1.ReadLogRequest, user ids.ID, state store.LogState) 
 func (s *Service) BatchGetLogHeads(
 	ctx context.Context, req *messagesv1.BatchGetLogHeadsRequest,
 ) (*messagesv1.BatchGetLogHeadsResponse, error) {
-	var users []ids.ID
-	for _, token := range req.GetAccessTokens() {
-		who, err := s.verifier.Verify(ctx, token)
-		switch errs.KindOf(err) {
-		case errs.Unauthenticated:
-			continue
-		default:
-			if err != nil {
-				return nil, err
-			}
-		}
-		users = append(users, who.UserID)
+	users, err := s.verified(ctx, req.GetAccessTokens())
+	if err != nil {
+		return nil, err
 	}
 	epoch, err := s.store.CurrentEpoch(ctx)
 	if err != nil {
@@ -530,6 +523,27 @@ func (s *Service) BatchGetLogHeads(
 		res.Heads = append(res.Heads, &messagesv1.LogHead{UserId: user.Bytes(), Head: heads[user]})
 	}
 	return res, nil
+}
+
+// verified returns the users of those tokens that verify. The tokens are looked at side by side: one whose key has been
+// withdrawn waits for the keys to be read anew, up to a second, and many of them must not wait one after the other.
+func (s *Service) verified(ctx context.Context, tokens []string) ([]ids.ID, error) {
+	owners := make([]ids.ID, len(tokens))
+	var checks errgroup.Group
+	for i, token := range tokens {
+		checks.Go(func() error {
+			who, err := s.verifier.Verify(ctx, token)
+			if err != nil && errs.KindOf(err) != errs.Unauthenticated {
+				return err
+			}
+			owners[i] = who.UserID
+			return nil
+		})
+	}
+	if err := checks.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(owners, ids.ID.IsZero), nil
 }
 
 // translate gives the store's errors their kinds. What the caller can retry is unavailable.

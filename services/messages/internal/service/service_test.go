@@ -206,6 +206,35 @@ func TestNoMethodServesWithoutAValidToken(t *testing.T) {
 	}
 }
 
+// Tokens of a withdrawn key wait for the keys to be read anew, which is done once a second at most.
+func TestTokensOfAWithdrawnKeyDoNotHoldUpTheHeadsOfOthers(t *testing.T) {
+	f := start(t)
+	a, asA := f.person()
+	b, _ := f.person()
+	f.send(asA, b, "x")
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	withdrawn, err := identity.NewSigner([]ed25519.PrivateKey{key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens := []string{f.token(a)}
+	for range 50 {
+		token, _, err := withdrawn.Sign(ids.New(), ids.New(), time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tokens = append(tokens, token)
+	}
+	// The call has the default deadline, which fifty reads of the keys would exceed tenfold.
+	res, err := f.client.BatchGetLogHeads(t.Context(), &messagesv1.BatchGetLogHeadsRequest{AccessTokens: tokens})
+	if err != nil || len(res.GetHeads()) != 1 || ids.ID(res.GetHeads()[0].GetUserId()) != a {
+		t.Errorf("heads are %v, %v", res, err)
+	}
+}
+
 func TestHeadsAreToldOnlyForTokensThatVerify(t *testing.T) {
 	f := start(t)
 	a, asA := f.person()
