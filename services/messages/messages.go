@@ -52,6 +52,9 @@ func (c *Config) Validate() error {
 	if err := relay.CheckURL(c.Redis); err != nil {
 		return run.Invalid(&c.Redis, "%v", err)
 	}
+	if _, port, err := net.SplitHostPort(c.Users); err != nil || port == "" {
+		return run.Invalid(&c.Users, "must be host:port, but is %q", c.Users)
+	}
 	if c.LogRetention <= 0 {
 		return run.Invalid(&c.LogRetention, "must be more than 0, such as 720h")
 	}
