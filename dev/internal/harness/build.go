@@ -10,9 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"chatapp.dev/internal/platform/child"
 )
 
-// Services are the services that a stack consists of, in the order in which they start.
+// services are those that a stack consists of, in the order in which they start.
 var services = []string{"users", "messages", "graph"}
 
 // Flavour says how the services are built.
@@ -23,7 +25,7 @@ type Flavour struct {
 
 // Programs are the built services. They stay as they were built whatever happens to the source.
 type Programs struct {
-	dir string
+	dir *child.TempDir
 }
 
 // Build compiles the services from the source of the repository that the working directory is in, each module by itself
@@ -33,14 +35,14 @@ func Build(ctx context.Context, flavour Flavour, log *slog.Logger) (*Programs, e
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "chatapp-programs-")
+	dir, err := child.NewTempDir("chatapp-programs-")
 	if err != nil {
-		return nil, fmt.Errorf("make a folder for the services: %w", err)
+		return nil, err
 	}
 	p := &Programs{dir: dir}
 	for _, service := range services {
 		begun := time.Now()
-		args := []string{"-C", filepath.Join(root, "services", service), "build", "-o", dir + string(filepath.Separator)}
+		args := []string{"-C", filepath.Join(root, "services", service), "build", "-o", dir.Path + string(filepath.Separator)}
 		if flavour.Race {
 			args = append(args, "-race")
 		}
@@ -58,10 +60,10 @@ func Build(ctx context.Context, flavour Flavour, log *slog.Logger) (*Programs, e
 }
 
 // Remove deletes the programs.
-func (p *Programs) Remove() error { return os.RemoveAll(p.dir) }
+func (p *Programs) Remove() error { return p.dir.Remove() }
 
 // Path returns where a service's program is.
-func (p *Programs) Path(service string) string { return filepath.Join(p.dir, service) }
+func (p *Programs) Path(service string) string { return filepath.Join(p.dir.Path, service) }
 
 // Run runs a command of a service to its end, such as "users", "migrate". Its error holds what the command wrote.
 func (p *Programs) Run(ctx context.Context, env []string, service string, args ...string) error {
