@@ -22,6 +22,7 @@ import (
 	messagesv1 "chatapp.dev/api/gen/chatapp/messages/v1"
 	usersv1 "chatapp.dev/api/gen/chatapp/users/v1"
 	"chatapp.dev/internal/platform/identity"
+	"chatapp.dev/internal/platform/redisclient"
 	"chatapp.dev/internal/platform/rpc"
 	"chatapp.dev/internal/platform/run"
 	"chatapp.dev/services/graph/internal/httpapi"
@@ -65,7 +66,7 @@ func (c *Config) Validate() error {
 			return run.Invalid(address, "must be host:port, but is %q", *address)
 		}
 	}
-	if err := hub.CheckURL(c.Redis); err != nil {
+	if err := redisclient.CheckURL(c.Redis); err != nil {
 		return run.Invalid(&c.Redis, "%v", err)
 	}
 	for _, origin := range c.AllowedOrigins {
@@ -87,7 +88,7 @@ func (c *Config) Validate() error {
 }
 
 // Run serves until ctx ends, and then stops in order: readiness; after DrainDelay, in which those who route to it take
-// notice, new connections; the sockets, whose clients connect again elsewhere, and the requests under way, for
+// notice, the sockets, whose clients connect again elsewhere; new connections; the requests under way, for
 // ShutdownTimeout at most; the hub; the probes.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	usersConn, err := rpc.Dial(cfg.Users, rpc.WithRetry(
@@ -113,7 +114,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return fmt.Errorf("connect to messages: %w", err)
 	}
 	defer messagesConn.Close()
-	rdb, err := hub.Connect(cfg.Redis)
+	rdb, err := redisclient.Connect(cfg.Redis)
 	if err != nil {
 		return fmt.Errorf("connect to Redis: %w", err)
 	}
@@ -140,11 +141,11 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	// badly off, and what does not need them still works.
 	admin := run.NewAdmin(log, nil)
 
-	listener, err := open(cfg.Listener, cfg.Listen)
+	listener, err := cfg.Listen.Open(cfg.Listener)
 	if err != nil {
 		return err
 	}
-	adminListener, err := open(cfg.AdminListener, cfg.AdminListen)
+	adminListener, err := cfg.AdminListen.Open(cfg.AdminListener)
 	if err != nil {
 		_ = listener.Close()
 		return err
@@ -198,12 +199,4 @@ func serve(ctx context.Context, cfg Config, api *httpapi.API, listener net.Liste
 		_ = server.Close()
 	}
 	return nil
-}
-
-// open returns the listener that is given, or else opens the address.
-func open(given net.Listener, addr run.Addr) (net.Listener, error) {
-	if given != nil {
-		return given, nil
-	}
-	return addr.Listen()
 }

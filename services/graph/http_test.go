@@ -243,7 +243,12 @@ func TestLimits(t *testing.T) {
 		}
 		bomb.WriteString("}\n")
 	}
+	var guesses strings.Builder
+	for i := range 11 {
+		fmt.Fprintf(&guesses, `a%d: signIn(input: {username: "ada", password: "guess %d"}) { userErrors { code } } `, i, i)
+	}
 	for name, test := range map[string]struct{ query, code string }{
+		"guesses": {"mutation { " + guesses.String() + "}", "BAD_USER_INPUT"},
 		"deep":    {`query($id: ID!) { message(id: $id) { ` + deep + ` } }`, "BAD_USER_INPUT"},
 		"wide":    {wide, "GRAPHQL_PARSE_FAILED"},
 		"costly":  {`{ conversations(first: 100) { edges { node { messages(first: 100) { edges { node { id body } } } } } } }`, "GRAPHQL_VALIDATION_FAILED"},

@@ -18,6 +18,7 @@ import (
 	usersv1 "chatapp.dev/api/gen/chatapp/users/v1"
 	"chatapp.dev/internal/platform/identity"
 	"chatapp.dev/internal/platform/mysql"
+	"chatapp.dev/internal/platform/redisclient"
 	"chatapp.dev/internal/platform/rpc"
 	"chatapp.dev/internal/platform/run"
 	"chatapp.dev/services/messages/internal/relay"
@@ -49,7 +50,7 @@ type Config struct {
 
 // Validate implements kong's hook.
 func (c *Config) Validate() error {
-	if err := relay.CheckURL(c.Redis); err != nil {
+	if err := redisclient.CheckURL(c.Redis); err != nil {
 		return run.Invalid(&c.Redis, "%v", err)
 	}
 	if _, port, err := net.SplitHostPort(c.Users); err != nil || port == "" {
@@ -80,7 +81,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := migrator.Check(ctx); err != nil {
 		return err
 	}
-	rdb, err := relay.Connect(cfg.Redis)
+	rdb, err := redisclient.Connect(cfg.Redis)
 	if err != nil {
 		return err
 	}
@@ -111,11 +112,11 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	admin := run.NewAdmin(log, map[string]run.Check{"mysql": database.PingContext})
 
-	listener, err := open(cfg.Listener, cfg.RPC.Listen)
+	listener, err := cfg.RPC.Listen.Open(cfg.Listener)
 	if err != nil {
 		return err
 	}
-	adminListener, err := open(cfg.AdminListener, cfg.AdminListen)
+	adminListener, err := cfg.AdminListen.Open(cfg.AdminListener)
 	if err != nil {
 		_ = listener.Close()
 		return err
@@ -137,14 +138,6 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return server.Serve(ctx, listener)
 	})
 	return group.Wait()
-}
-
-// open returns the listener that was given, or opens the address.
-func open(given net.Listener, addr run.Addr) (net.Listener, error) {
-	if given != nil {
-		return given, nil
-	}
-	return addr.Listen()
 }
 
 // MigrateConfig are the settings of the commands that change the schema.

@@ -120,11 +120,11 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	admin := run.NewAdmin(log, map[string]run.Check{"mysql": database.PingContext})
 	admin.Handle("GET /.well-known/jwks.json", service.KeysHandler(signer))
 
-	listener, err := open(cfg.Listener, cfg.RPC.Listen)
+	listener, err := cfg.RPC.Listen.Open(cfg.Listener)
 	if err != nil {
 		return err
 	}
-	adminListener, err := open(cfg.AdminListener, cfg.AdminListen)
+	adminListener, err := cfg.AdminListen.Open(cfg.AdminListener)
 	if err != nil {
 		_ = listener.Close()
 		return err
@@ -143,14 +143,6 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return server.Serve(ctx, listener)
 	})
 	return group.Wait()
-}
-
-// open returns the listener that is given, or else opens the address.
-func open(given net.Listener, addr run.Addr) (net.Listener, error) {
-	if given != nil {
-		return given, nil
-	}
-	return addr.Listen()
 }
 
 func setOf(names []string) map[string]bool {

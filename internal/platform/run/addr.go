@@ -39,3 +39,11 @@ func (a Addr) Listen() (net.Listener, error) {
 	}
 	return net.Listen("tcp", string(a))
 }
+
+// Open returns the listener that was given, as tests and programs of several services do, or else opens the address.
+func (a Addr) Open(given net.Listener) (net.Listener, error) {
+	if given != nil {
+		return given, nil
+	}
+	return a.Listen()
+}

@@ -872,7 +872,7 @@ type Message implements Node {
   conversation: Conversation!
   "When it was stored."
   sentAt: DateTime!
-  "The id that the sender's client gave it. Null for everybody but the sender."
+  "The id that the sender's client gave it, in lower case. Null for everybody but the sender."
   clientId: ID
 }
 
@@ -905,8 +905,8 @@ input SendMessageInput {
   "The conversation to write to."
   conversationId: ID
   """
-  The text: 1 to 4,000 characters once white space is trimmed from both ends. CRLF becomes LF; control characters but
-  tab and newline are refused.
+  The text: 1 to 4,000 characters (code points) once white space is trimmed from both ends. CRLF becomes LF, control
+  characters but tab and newline are refused, and the text is brought to Unicode's form NFC.
   """
   body: String!
   """

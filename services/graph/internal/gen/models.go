@@ -78,8 +78,8 @@ type SendMessageInput struct {
 	RecipientID *string `json:"recipientId,omitempty"`
 	// The conversation to write to.
 	ConversationID *string `json:"conversationId,omitempty"`
-	// The text: 1 to 4,000 characters once white space is trimmed from both ends. CRLF becomes LF; control characters but
-	// tab and newline are refused.
+	// The text: 1 to 4,000 characters (code points) once white space is trimmed from both ends. CRLF becomes LF, control
+	// characters but tab and newline are refused, and the text is brought to Unicode's form NFC.
 	Body string `json:"body"`
 	// A UUID that the client makes for this message and sends again with each repeat of it. It is required; one that is
 	// missing is reported in `userErrors`.

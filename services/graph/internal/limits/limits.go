@@ -29,6 +29,9 @@ const (
 	maxDepth = 20
 	// maxFields is how many fields an operation may have when its fragments are written out.
 	maxFields = 1_000
+	// maxMutations is how many root fields a mutation may have: each costs what a request costs, and some of them the
+	// hashing of a password.
+	maxMutations = 10
 	// maxComplexity allows a page of 100 conversations with a page of 15 messages each.
 	maxComplexity = 20_000
 )
@@ -80,6 +83,13 @@ func (shape) MutateOperationContext(_ context.Context, op *graphql.OperationCont
 	left := maxFields
 	if reason := walk(op.Operation.SelectionSet, 1, &left); reason != "" {
 		return apierr.Refuse(errs.New(errs.Invalid, reason))
+	}
+	if op.Operation.Operation == ast.Mutation {
+		// After the walk, which has bounded what there is to collect.
+		if n := len(graphql.CollectFields(op, op.Operation.SelectionSet, nil)); n > maxMutations {
+			reason := fmt.Sprintf("a mutation may have at most %d fields, but has %d", maxMutations, n)
+			return apierr.Refuse(errs.New(errs.Invalid, reason))
+		}
 	}
 	return nil
 }

@@ -5,8 +5,8 @@
 // older than its request.
 //
 // A batch is collected for a quarter of a millisecond. Whoever knows beforehand what a response needs need not hope
-// that so much is enough: Announce puts keys into one batch however busy the machine is, and Now reads them without
-// waiting at all.
+// that so much is enough: Announce puts keys into a batch before anybody asks for them, and Now reads them in one call
+// without waiting at all.
 package loader
 
 import (

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"slices"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
@@ -54,15 +55,27 @@ func alone(ctx context.Context) bool {
 
 // foresee reads the users who will be asked for: at once, if nobody else can ask for more.
 func foresee(ctx context.Context, users []ids.ID) error {
-	if len(users) == 0 {
-		return nil
-	}
-	loaders := loader.From(ctx)
+	return foreseeIn(ctx, loader.From(ctx).Users, users)
+}
+
+// foreseeIn reads what will be asked of a loader, in one call if nobody else can ask for more.
+func foreseeIn[K comparable, V any](ctx context.Context, from *loader.Loader[K, V], keys []K) error {
 	if alone(ctx) {
-		return loaders.Users.Now(ctx, users)
+		return from.Now(ctx, keys)
 	}
-	loaders.Users.Announce(ctx, users)
+	from.Announce(ctx, keys)
 	return nil
+}
+
+// pageKeys are the given pages of each of the conversations.
+func pageKeys(conversations []*model.Conversation, pages []loader.Range) []loader.PageKey {
+	keys := make([]loader.PageKey, 0, len(conversations)*len(pages))
+	for _, conversation := range conversations {
+		for _, page := range pages {
+			keys = append(keys, loader.PageKey{ConversationID: conversation.ConversationID, Range: page})
+		}
+	}
+	return keys
 }
 
 // usersOf returns the users whom the selection below path asks of conversations at it. The senders of a conversation's
@@ -87,31 +100,31 @@ func usersOf(ctx context.Context, reader ids.ID, conversations []*model.Conversa
 	return wanted.ids()
 }
 
-// pageOf returns the one page that is asked of each conversation at path. There is none when the selection has no
-// messages, asks for several pages, or asks wrongly, which the field itself then says.
-func (r *Resolver) pageOf(ctx context.Context, path ...string) (loader.Range, bool) {
-	var pages []graphql.CollectedField
+// pagesOf returns the different pages that are asked of each conversation at path. One that is asked for wrongly is left
+// out: the field itself then says what is wrong.
+func (r *Resolver) pagesOf(ctx context.Context, path ...string) []loader.Range {
+	var pages []loader.Range
 	for _, field := range selections(ctx, path...) {
-		if field.Name == "messages" {
-			pages = append(pages, field)
+		if field.Name != "messages" {
+			continue
+		}
+		raw := field.ArgumentMap(graphql.GetOperationContext(ctx).Variables)
+		first, err := intArgument(raw["first"])
+		if err != nil {
+			continue
+		}
+		last, err := intArgument(raw["last"])
+		if err != nil {
+			continue
+		}
+		page, err := r.messageRange(messageArgs{
+			first: first, after: stringArgument(raw["after"]), last: last, before: stringArgument(raw["before"]),
+		})
+		if err == nil && !slices.Contains(pages, page) {
+			pages = append(pages, page)
 		}
 	}
-	if len(pages) != 1 {
-		return loader.Range{}, false
-	}
-	raw := pages[0].ArgumentMap(graphql.GetOperationContext(ctx).Variables)
-	var args messageArgs
-	var err error
-	if args.first, err = intArgument(raw["first"]); err != nil {
-		return loader.Range{}, false
-	}
-	if args.last, err = intArgument(raw["last"]); err != nil {
-		return loader.Range{}, false
-	}
-	args.after = stringArgument(raw["after"])
-	args.before = stringArgument(raw["before"])
-	wanted, err := r.messageRange(args)
-	return wanted, err == nil
+	return pages
 }
 
 func intArgument(raw any) (*int, error) {

@@ -148,12 +148,9 @@ func (r query) Conversations(ctx context.Context, first *int, after *string) (*g
 		}
 		edges[i] = &gen.ConversationEdge{Cursor: position.Cursor(), Node: nodes[i]}
 	}
-	if page, ok := r.pageOf(ctx, "edges", "node"); ok {
-		keys := make([]loader.PageKey, len(nodes))
-		for i, node := range nodes {
-			keys[i] = loader.PageKey{ConversationID: node.ConversationID, Range: page}
-		}
-		loader.From(ctx).Pages.Announce(ctx, keys)
+	pages := r.pagesOf(ctx, "edges", "node")
+	if err := foreseeIn(ctx, loader.From(ctx).Pages, pageKeys(nodes, pages)); err != nil {
+		return nil, err
 	}
 	if err := foresee(ctx, usersOf(ctx, reader, nodes, "edges", "node")); err != nil {
 		return nil, err
@@ -179,9 +176,9 @@ func (r query) ConversationWith(ctx context.Context, userID string) (*model.Conv
 		return nil, nil
 	}
 	request := &messagesv1.GetConversationWithRequest{UserId: with.Bytes()}
-	page, foreseen := r.pageOf(ctx)
-	if foreseen {
-		request.Page = page.Proto()
+	pages := r.pagesOf(ctx)
+	if len(pages) == 1 {
+		request.Page = pages[0].Proto()
 	}
 	response, err := r.Messages.GetConversationWith(ctx, request)
 	if err != nil {
@@ -190,7 +187,7 @@ func (r query) ConversationWith(ctx context.Context, userID string) (*model.Conv
 		}
 		return nil, err
 	}
-	return r.screen(ctx, response.GetConversation(), page, foreseen)
+	return r.screen(ctx, response.GetConversation(), pages)
 }
 
 func (r query) Message(ctx context.Context, id string) (*model.Message, error) {
@@ -217,24 +214,24 @@ func (r query) findConversation(ctx context.Context, id ids.ID) (*model.Conversa
 		if found == nil || err != nil {
 			return nil, err
 		}
-		return r.screen(ctx, found, loader.Range{}, false)
+		return r.screen(ctx, found, r.pagesOf(ctx))
 	}
 	request := &messagesv1.BatchGetConversationsRequest{Ids: [][]byte{id.Bytes()}}
-	page, foreseen := r.pageOf(ctx)
-	if foreseen {
-		request.Page = page.Proto()
+	pages := r.pagesOf(ctx)
+	if len(pages) == 1 {
+		request.Page = pages[0].Proto()
 	}
 	response, err := r.Messages.BatchGetConversations(ctx, request)
 	if err != nil || len(response.GetConversations()) == 0 {
 		return nil, err
 	}
-	return r.screen(ctx, response.GetConversations()[0], page, foreseen)
+	return r.screen(ctx, response.GetConversations()[0], pages)
 }
 
-// screen returns a conversation, having seen to what is asked of it: the page that came with it, if it did, and the
-// users.
+// screen returns a conversation, having seen to what is asked of it: its pages, of which a single one may have come with
+// it, and the users.
 func (r query) screen(
-	ctx context.Context, c *messagesv1.Conversation, page loader.Range, withPage bool,
+	ctx context.Context, c *messagesv1.Conversation, pages []loader.Range,
 ) (*model.Conversation, error) {
 	reader, err := caller(ctx)
 	if err != nil {
@@ -244,11 +241,14 @@ func (r query) screen(
 	if err != nil {
 		return nil, err
 	}
-	if withPage {
-		key := loader.PageKey{ConversationID: found.ConversationID, Range: page}
-		loader.From(ctx).Pages.Prime(key, c.GetPage())
+	conversations := []*model.Conversation{found}
+	keys, loaded := pageKeys(conversations, pages), loader.From(ctx).Pages
+	if c.GetPage() != nil {
+		loaded.Prime(keys[0], c.GetPage())
+	} else if err := foreseeIn(ctx, loaded, keys); err != nil {
+		return nil, err
 	}
-	return found, foresee(ctx, usersOf(ctx, reader, []*model.Conversation{found}))
+	return found, foresee(ctx, usersOf(ctx, reader, conversations))
 }
 
 // findMessage returns a message of one of the caller's conversations, or nil when there is none.

@@ -7,13 +7,14 @@ import (
 	"chatapp.dev/services/messages/internal/store"
 )
 
-// EventProto turns an event into the form that its user gets, with the cursor to go on from.
+// EventProto turns an event into the form that its user gets, with the cursor to go on from. An event whose message is
+// gone keeps its number, so that the log has no gap, and tells nothing.
 func EventProto(epoch store.Epoch, e store.Event) *messagesv1.Event {
 	out := &messagesv1.Event{Seq: e.Seq, Cursor: cursor.Make(epoch, e.UserID, e.Seq)}
-	switch e.Kind {
-	case store.KindMessage:
+	switch {
+	case e.Message != nil:
 		out.Kind = &messagesv1.Event_Message{Message: messageProto(*e.Message)}
-	case store.KindRead:
+	case e.Kind == store.KindRead:
 		out.Kind = &messagesv1.Event_Read{Read: &messagesv1.Read{
 			ConversationId: e.ConversationID.Bytes(), ReadSeq: e.ReadSeq,
 		}}

@@ -24,6 +24,7 @@ import (
 	"chatapp.dev/internal/platform/ids"
 	"chatapp.dev/internal/platform/mysql"
 	"chatapp.dev/internal/platform/mysqltest"
+	"chatapp.dev/internal/platform/redisclient"
 	"chatapp.dev/internal/platform/redistest"
 	"chatapp.dev/internal/platform/rpc"
 	"chatapp.dev/services/messages/internal/cursor"
@@ -88,7 +89,7 @@ func start(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	redisServer := redistest.Start(t)
-	rdb, err := relay.Connect("redis://" + redisServer.Addr)
+	rdb, err := redisclient.Connect("redis://" + redisServer.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -464,7 +465,7 @@ func TestEventsReachRedisAtOnceOrByTheSweeper(t *testing.T) {
 	f := start(t)
 	_, asA := f.person()
 	b, _ := f.person()
-	rdb, err := relay.Connect("redis://" + f.redis.Addr)
+	rdb, err := redisclient.Connect("redis://" + f.redis.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}

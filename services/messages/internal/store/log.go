@@ -31,7 +31,7 @@ type Event struct {
 	// The conversation it happened in.
 	ConversationID ids.ID
 	CreatedAt      time.Time
-	// The message of a KindMessage.
+	// The message of a KindMessage; nil if it has been deleted since.
 	Message *Message
 	// The pointer's new place, of a KindRead.
 	ReadSeq int64
@@ -131,13 +131,14 @@ func eventFromRow(row db.UnrelayedEventsRow) Event {
 		UserID: row.UserID, Seq: row.Seq, Kind: Kind(row.Kind),
 		ConversationID: row.ConversationID, CreatedAt: row.CreatedAt,
 	}
-	if row.SenderID == nil {
+	switch {
+	case e.Kind == KindRead:
 		e.ReadSeq = row.ConversationSeq
-		return e
-	}
-	e.Message = &Message{
-		ConversationID: row.ConversationID, Seq: row.ConversationSeq, SenderID: *row.SenderID, ClientID: *row.ClientID,
-		Body: row.Body.String, SentAt: row.SentAt.Time,
+	case row.SenderID != nil:
+		e.Message = &Message{
+			ConversationID: row.ConversationID, Seq: row.ConversationSeq, SenderID: *row.SenderID, ClientID: *row.ClientID,
+			Body: row.Body.String, SentAt: row.SentAt.Time,
+		}
 	}
 	return e
 }

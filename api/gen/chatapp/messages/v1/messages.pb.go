@@ -1340,7 +1340,7 @@ type Event struct {
 	Seq int64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
 	// The cursor from which a reader goes on after this event.
 	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
-	// What happened.
+	// What happened. Unset when that is gone: a reader passes over the event and keeps its number.
 	//
 	// Types that are valid to be assigned to Kind:
 	//

@@ -1,0 +1,40 @@
+package redisclient
+
+import (
+	"strings"
+	"testing"
+
+	"chatapp.dev/internal/platform/redistest"
+)
+
+func TestAClientTalksToTheRedisOfItsURL(t *testing.T) {
+	server := redistest.Start(t)
+	client, err := Connect("redis://" + server.Addr + "/0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.Ping(t.Context()).Err(); err != nil {
+		t.Error(err)
+	}
+	server.Stop()
+	if err := client.Ping(t.Context()).Err(); err == nil {
+		t.Error("a Redis that has stopped answers")
+	}
+	server.Restart()
+	if err := client.Ping(t.Context()).Err(); err != nil {
+		t.Errorf("after its return: %v", err)
+	}
+}
+
+func TestAWrongURLIsRefusedWithoutRepeatingIt(t *testing.T) {
+	for _, url := range []string{"", "127.0.0.1:6379", "http://:secret@redis:6379", "redis://:secret@redis:6379/x"} {
+		for _, err := range []error{CheckURL(url), func() error { _, err := Connect(url); return err }()} {
+			if err == nil {
+				t.Errorf("%q is taken", url)
+			} else if strings.Contains(err.Error(), "secret") {
+				t.Errorf("%q is repeated: %v", url, err)
+			}
+		}
+	}
+}
