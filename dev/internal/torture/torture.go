@@ -44,6 +44,8 @@ const (
 	restTimeout = 2 * time.Minute
 	// catchUp bounds the wait for the last deliveries: several times what they may take.
 	catchUp = 20 * time.Second
+	// reconnect is how long services may take to find Redis again.
+	reconnect = 3 * time.Second
 	// settle is how long to look for deliveries that are too many.
 	settle = 500 * time.Millisecond
 	// password is everybody's.
@@ -265,10 +267,17 @@ func (t *run) cut(rng *rand.Rand) int {
 // some that are not published, and then some whose hints are lost on the way.
 func (t *run) lastWords(ctx context.Context, d *demolition) error {
 	rng := t.rng(1 << 32)
+	// Those who lost Redis need a moment to find it again, and what is published meanwhile comes by other ways.
+	sleep(ctx, reconnect)
 	for _, last := range []struct {
 		processes []*harness.Process
 		fault     string
-	}{{t.stack.Messages, "messages.publish=drop"}, {t.stack.Graphs, "hub.hint=drop"}} {
+		lasts     time.Duration
+	}{
+		{t.stack.Messages, "messages.publish=drop", 0},
+		// Longer than the sweeper waits before it publishes again.
+		{t.stack.Graphs, "hub.hint=drop", 5 * time.Second},
+	} {
 		t.say("last words, with %s", last.fault)
 		for _, p := range last.processes {
 			if err := d.setFaults(p, last.fault); err != nil {
@@ -279,8 +288,7 @@ func (t *run) lastWords(ctx context.Context, d *demolition) error {
 			peer := t.crowd.people[(i+1)%len(t.crowd.people)]
 			p.send(ctx, rng, peer, fmt.Sprintf("last words of %s to %s, with %s", p.name, peer.name, last.fault), false)
 		}
-		// A hint must have had the time to get lost.
-		sleep(ctx, settle)
+		sleep(ctx, last.lasts)
 		for _, p := range last.processes {
 			if err := d.setFaults(p, ""); err != nil {
 				return err
