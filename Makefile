@@ -63,6 +63,13 @@ test: $(MODULES:%=test/%) test-faults test-tidb ## Test every module, with the r
 $(MODULES:%=test/%): test/%: servers
 	go -C $* test -race -timeout $(TIMEOUT) ./...
 
+# Compiling TiDB takes minutes, once: with progress here rather than against the clock of a test.
+test/dev: tidb
+
+.PHONY: tidb
+tidb: chatapp
+	@chatapp with-tidb -- true
+
 .PHONY: test-faults
 test-faults: servers ## Test the fault points, and that the hub's protections are what keeps its promises
 	go -C internal/platform test -race -tags faults ./fault
@@ -72,7 +79,7 @@ test-faults: servers ## Test the fault points, and that the hub's protections ar
 test-tidb: $(STORES:%=test-tidb/%) ## Test the stores on the embedded TiDB
 
 .PHONY: $(STORES:%=test-tidb/%)
-$(STORES:%=test-tidb/%): test-tidb/%: chatapp
+$(STORES:%=test-tidb/%): test-tidb/%: tidb
 	chatapp with-tidb -- go -C $* test -race -timeout $(TIMEOUT) ./...
 
 .PHONY: servers
