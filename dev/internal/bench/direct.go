@@ -98,8 +98,8 @@ func (w *direct) transaction() []statement {
 		{log, []any{w.lo, w.conversation}},
 		{log, []any{w.hi, w.conversation}},
 		{`INSERT INTO events (user_id, seq, kind, conversation_id, conversation_seq, created_at, unrelayed)
-  SELECT l.user_id, l.head, 1, c.id, c.last_seq, c.last_message_at, 1
-  FROM conversations c JOIN user_logs l ON l.user_id IN (?, ?) WHERE c.id = ?`, []any{w.lo, w.hi, w.conversation}},
+  SELECT l.user_id, l.head, 1, c.id, c.last_seq, ?, 1
+  FROM conversations c JOIN user_logs l ON l.user_id IN (?, ?) WHERE c.id = ?`, []any{now, w.lo, w.hi, w.conversation}},
 		{`SELECT c.last_seq, c.last_message_at, lo.head, hi.head, e.epoch, e.cursor_key
   FROM conversations c JOIN user_logs lo ON lo.user_id = ? JOIN user_logs hi ON hi.user_id = ? JOIN log_epoch e ON e.id = 1
   WHERE c.id = ?`, []any{w.lo, w.hi, w.conversation}},

@@ -124,7 +124,7 @@ func (s *Store) commitMessage(ctx context.Context, m NewMessage, hash [32]byte) 
 	sent := Sent{Message: message, Epoch: epoch}
 	for i, user := range m.Users.each() {
 		sent.Events = append(sent.Events, Event{
-			UserID: user, Seq: p.heads[i], Kind: KindMessage, ConversationID: m.ConversationID, CreatedAt: p.at,
+			UserID: user, Seq: p.heads[i], Kind: KindMessage, ConversationID: m.ConversationID, CreatedAt: m.Now,
 			Message: &message,
 		})
 	}
@@ -206,10 +206,12 @@ func sendTransaction(m *NewMessage, hash [32]byte) (string, []any) {
 		add("UPDATE user_logs SET head = head + 1 WHERE user_id = ? AND EXISTS (SELECT 1 FROM conversations WHERE id = ?)",
 			user, m.ConversationID)
 	}
+	// The caller's time, not the message's, which one clock that is fast may have put ahead for the whole conversation:
+	// the sweeper goes by it.
 	add(`INSERT INTO events (user_id, seq, kind, conversation_id, conversation_seq, created_at, unrelayed)
-  SELECT l.user_id, l.head, 1, c.id, c.last_seq, c.last_message_at, 1
+  SELECT l.user_id, l.head, 1, c.id, c.last_seq, ?, 1
   FROM conversations c JOIN user_logs l ON l.user_id IN (?, ?) WHERE c.id = ?`,
-		m.Users.Lo, m.Users.Hi, m.ConversationID)
+		m.Now, m.Users.Lo, m.Users.Hi, m.ConversationID)
 	add(`SELECT c.last_seq, c.last_message_at, lo.head, hi.head, e.epoch, e.cursor_key
   FROM conversations c JOIN user_logs lo ON lo.user_id = ? JOIN user_logs hi ON hi.user_id = ? JOIN log_epoch e ON e.id = 1
   WHERE c.id = ?`, m.Users.Lo, m.Users.Hi, m.ConversationID)

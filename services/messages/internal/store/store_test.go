@@ -263,6 +263,11 @@ func TestTimesNeverGoBackInAConversation(t *testing.T) {
 	if history[1].SentAt.Before(history[0].SentAt) {
 		t.Errorf("%v before %v", history[1].SentAt, history[0].SentAt)
 	}
+	// The sweeper goes by each sender's own clock, so that a fast one holds back nobody else's events.
+	old, err := s.UnrelayedEvents(t.Context(), now().Add(-time.Minute), 10)
+	if err != nil || len(old) != 2 {
+		t.Errorf("%d events count as old, %v; want the 2 of the late message", len(old), err)
+	}
 }
 
 func history(t *testing.T, s *Store, conversation ids.ID) []Message {
