@@ -21,8 +21,18 @@ const (
 	errAccessDenied           = 1045
 	errUnknownDatabase        = 1049
 	errDuplicate              = 1062
+	errUnknown                = 1105
 	errNoSuchTable            = 1146
 )
+
+// lockRetryLimit is the text under which TiDB tells, with the number of an unknown error, that it has tried too often to
+// lock rows that others kept changing.
+const lockRetryLimit = "pessimistic lock retry limit reached"
+
+func isLockRetryLimit(err error) bool {
+	var failure *mysql.MySQLError
+	return errors.As(err, &failure) && failure.Number == errUnknown && failure.Message == lockRetryLimit
+}
 
 // IsDuplicate says whether a row was refused because one with the same primary or unique key exists.
 func IsDuplicate(err error) bool { return number(err) == errDuplicate }
@@ -58,7 +68,7 @@ func IsRetryable(err error) bool {
 		9007: // TiDB: write conflict.
 		return true
 	}
-	return false
+	return isLockRetryLimit(err)
 }
 
 // IsConnection says whether the database could not be reached or went away: it is down, restarting, failing over or

@@ -36,6 +36,8 @@ func TestErrorsAreToldApart(t *testing.T) {
 		{"snapshot", serverError(1020, ""), class{retryable: true}},
 		{"TiDB's snapshot", serverError(8002, ""), class{retryable: true}},
 		{"TiDB's write conflict", serverError(9007, ""), class{retryable: true}},
+		{"TiDB's limit of lock retries", withoutValues(&mysql.MySQLError{Number: 1105, Message: lockRetryLimit}), class{retryable: true}},
+		{"another unknown error", serverError(1105, "row 'a' reached its limit"), class{}},
 		{"bad connection", fmt.Errorf("x: %w", driver.ErrBadConn), class{connection: true}},
 		{"invalid connection", mysql.ErrInvalidConn, class{connection: true}},
 		{"closed connection", sql.ErrConnDone, class{connection: true}},

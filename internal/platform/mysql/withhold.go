@@ -24,6 +24,9 @@ func withoutValues(err error) error {
 	if !errors.As(err, &failure) || !quotesValues(failure.Number) {
 		return err
 	}
+	if isLockRetryLimit(failure) {
+		return err
+	}
 	clean := *failure
 	clean.Message = withheld
 	if i := strings.LastIndex(failure.Message, duplicateKeyPhrase); failure.Number == errDuplicate && i >= 0 {
