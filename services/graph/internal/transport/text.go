@@ -55,7 +55,7 @@ func hasLoneSurrogate(raw []byte) bool {
 	}
 }
 
-// escapedUnit reads the UTF-16 unit that \uXXXX at the start of raw names.
+// escapedUnit reads the UTF-16 unit that a backslash, u and four hexadecimal digits at the start of raw names.
 func escapedUnit(raw []byte) (unit rune, ok bool) {
 	if len(raw) < 6 || raw[0] != '\\' || raw[1] != 'u' {
 		return 0, false
