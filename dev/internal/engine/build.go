@@ -18,12 +18,13 @@ import (
 	"strings"
 	"syscall"
 
+	"chatapp.dev/dev/internal/progress"
 	"chatapp.dev/internal/platform/filelock"
 )
 
 // buildTiDB returns the path of dev/tidb's program, which it builds unless the user's cache folder has it. The build takes
 // minutes; of several processes that need it at once, one builds and the others wait.
-func buildTiDB(ctx context.Context, progress io.Writer) (string, error) {
+func buildTiDB(ctx context.Context, output io.Writer) (string, error) {
 	source, err := tidbSource()
 	if err != nil {
 		return "", err
@@ -49,8 +50,8 @@ func buildTiDB(ctx context.Context, progress io.Writer) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("make the cache folder for TiDB's program: %w", err)
 	}
-	shown := newProgress(progress)
-	defer shown.close()
+	shown := progress.New(output)
+	defer shown.Close()
 	lock, err := waitForBuild(ctx, filepath.Join(dir, "lock"), shown)
 	if err != nil {
 		return "", fmt.Errorf("wait for another build of TiDB: %w", err)
@@ -59,7 +60,7 @@ func buildTiDB(ctx context.Context, progress io.Writer) (string, error) {
 	if _, err := os.Stat(program); err == nil {
 		return program, nil
 	}
-	shown.say("Building TiDB, once: it takes minutes, 7 or so on two cores. (An installed MariaDB makes it needless.)")
+	shown.Say("Building TiDB, once: it takes minutes, 7 or so on two cores. (An installed MariaDB makes it needless.)")
 	unfinished := program + ".unfinished" // Only the holder of the lock touches it.
 	if err := compile(ctx, source, unfinished, shown); err != nil {
 		return "", err
@@ -67,16 +68,16 @@ func buildTiDB(ctx context.Context, progress io.Writer) (string, error) {
 	if err := os.Rename(unfinished, program); err != nil {
 		return "", fmt.Errorf("put TiDB's program in place: %w", err)
 	}
-	shown.finish("TiDB is built")
+	shown.Finish("TiDB is built")
 	return program, nil
 }
 
-func waitForBuild(ctx context.Context, path string, shown *progress) (*filelock.Lock, error) {
+func waitForBuild(ctx context.Context, path string, shown *progress.Display) (*filelock.Lock, error) {
 	lock, err := filelock.Try(path)
 	if !errors.Is(err, filelock.ErrHeld) {
 		return lock, err
 	}
-	shown.set("waiting for another process that builds TiDB")
+	shown.Set("waiting for another process that builds TiDB")
 	return filelock.Wait(ctx, path)
 }
 
@@ -149,7 +150,7 @@ func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 }
 
 // compile builds the module in source into the file program and shows how far it is.
-func compile(ctx context.Context, source, program string, shown *progress) error {
+func compile(ctx context.Context, source, program string, shown *progress.Display) error {
 	var packages int
 	var downloads int
 	list := goCommand(ctx, source, "list", "-deps", ".")
@@ -158,7 +159,7 @@ func compile(ctx context.Context, source, program string, shown *progress) error
 	if err := watch(ctx, list, func(line string) {
 		if strings.HasPrefix(line, "go: downloading ") {
 			downloads++
-			shown.set(fmt.Sprintf("downloading the source: %d modules", downloads))
+			shown.Set(fmt.Sprintf("downloading the source: %d modules", downloads))
 		}
 	}); err != nil {
 		return err
@@ -167,17 +168,17 @@ func compile(ctx context.Context, source, program string, shown *progress) error
 
 	// Go prints a package when it begins to compile it, and none that its cache holds.
 	var compiled int
-	shown.set("compiling")
+	shown.Set("compiling")
 	return watch(ctx, goCommand(ctx, source, "build", "-v", "-ldflags=-s -w", "-o", program, "."), func(line string) {
 		switch {
 		case strings.HasPrefix(line, "go: downloading "):
 			downloads++
-			shown.set(fmt.Sprintf("downloading the source: %d modules", downloads))
+			shown.Set(fmt.Sprintf("downloading the source: %d modules", downloads))
 		case line == "chatapp.dev/dev/tidb":
-			shown.set("linking")
+			shown.Set("linking")
 		default:
 			compiled++
-			shown.set(fmt.Sprintf("compiling: %d of at most %d packages", compiled, packages))
+			shown.Set(fmt.Sprintf("compiling: %d of at most %d packages", compiled, packages))
 		}
 	})
 }
