@@ -28,6 +28,8 @@ func Connect(url string) (redis.UniversalClient, error) {
 	}
 	// Whoever uses Redis here does without it when it is away, and tries again: the client need not do so as well.
 	options.DialerRetries = 1
+	// A caller's deadline holds while Redis is silent, too. By default only the client's own timeouts, of seconds, do.
+	options.ContextTimeoutEnabled = true
 	// A feature of one vendor's servers; others would be asked about it on every connection.
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	client := redis.NewClient(options)
