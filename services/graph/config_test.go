@@ -20,6 +20,8 @@ func TestSettingsThatAreWrong(t *testing.T) {
 		"users without port":    {func(c *Config) { c.Users = "users" }, false},
 		"messages without port": {func(c *Config) { c.Messages = "messages" }, false},
 		"redis that is no URL":  {func(c *Config) { c.Redis = "localhost:6379" }, false},
+		"proxies":               {func(c *Config) { c.TrustedProxies = []string{"10.0.0.0/8", "::1"} }, true},
+		"proxy that is a name":  {func(c *Config) { c.TrustedProxies = []string{"ingress"} }, false},
 		"negative drain":        {func(c *Config) { c.DrainDelay = -time.Second }, false},
 		"negative shutdown":     {func(c *Config) { c.ShutdownTimeout = -time.Second }, false},
 	} {

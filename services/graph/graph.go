@@ -25,8 +25,10 @@ import (
 	"chatapp.dev/internal/platform/redisclient"
 	"chatapp.dev/internal/platform/rpc"
 	"chatapp.dev/internal/platform/run"
+	"chatapp.dev/services/graph/internal/clientaddr"
 	"chatapp.dev/services/graph/internal/httpapi"
 	"chatapp.dev/services/graph/internal/hub"
+	"chatapp.dev/services/graph/internal/ratelimit"
 	"chatapp.dev/services/graph/internal/resolver"
 )
 
@@ -44,6 +46,10 @@ type Config struct {
 	// AllowedOrigins are compared as a whole: there are no patterns that could allow more than was meant.
 	AllowedOrigins []string `placeholder:"ORIGIN,..." help:"Other sites whose pages may use the API from a browser, such as https://chat.example.com. The server's own always may."`
 	PageSize       int      `default:"15" help:"How many edges a page of a connection has when a query does not say: 1 to 100."`
+
+	// TrustedProxies are believed where a request came from; everybody else can write what they like.
+	TrustedProxies []string         `placeholder:"NETWORK,..." help:"Networks (10.0.0.0/8) of the proxies in front, whose X-Forwarded-For is believed. Without them the address of a connection is the client's."`
+	Rate           ratelimit.Config `embed:"" prefix:"rate-"`
 
 	// DrainDelay and ShutdownTimeout are the two halves of a stop: see Run.
 	DrainDelay      time.Duration `default:"5s" help:"How long to go on serving after readiness is off, when stopping."`
@@ -75,6 +81,9 @@ func (c *Config) Validate() error {
 			origin != parsed.Scheme+"://"+parsed.Host {
 			return run.Invalid(&c.AllowedOrigins, "must be origins such as https://chat.example.com, but has %q", origin)
 		}
+	}
+	if _, err := clientaddr.ParseProxies(c.TrustedProxies); err != nil {
+		return run.Invalid(&c.TrustedProxies, "%v", err)
 	}
 	if c.PageSize < 1 || c.PageSize > resolver.MaxPageSize {
 		return run.Invalid(&c.PageSize, "must be 1 to %d, but is %d", resolver.MaxPageSize, c.PageSize)
@@ -120,6 +129,13 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	defer rdb.Close()
 
+	proxies, err := clientaddr.ParseProxies(cfg.TrustedProxies)
+	if err != nil {
+		return run.Invalid(&cfg.TrustedProxies, "%v", err)
+	}
+	limiter := ratelimit.New(cfg.Rate, rdb, log)
+	defer limiter.Close()
+
 	users := usersv1.NewUsersServiceClient(usersConn)
 	messages := messagesv1.NewMessagesServiceClient(messagesConn)
 	verifier := identity.NewVerifier(func(ctx context.Context) ([]byte, error) {
@@ -130,6 +146,8 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	api := httpapi.New(httpapi.Options{
 		Resolver:    &resolver.Resolver{Users: users, Messages: messages, Hub: events, PageSize: cfg.PageSize},
 		Verifier:    verifier,
+		Limiter:     limiter,
+		Proxies:     proxies,
 		Origins:     cfg.AllowedOrigins,
 		Development: cfg.Development,
 		Log:         log,

@@ -116,6 +116,41 @@ func TestTheServicesTakeTheirSettingsFromTheEnvironment(t *testing.T) {
 	}
 }
 
+func TestItsRedisCountsRequests(t *testing.T) {
+	t.Setenv("GRAPH_RATE_USER", "0.01")
+	t.Setenv("GRAPH_RATE_USER_BURST", "3")
+	t.Setenv("GRAPH_RATE_REDIS_WAIT", "1m")
+	opts := options(t, t.TempDir())
+	logFile := filepath.Join(t.TempDir(), "log")
+	log, err := os.Create(logFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	opts.Log = slog.New(slog.NewTextHandler(log, nil))
+	s := start(t, opts)
+	ada, err := graphQL(s).SignUp(t.Context(), client.Account{Username: "ada", Email: "ada@example.com", Password: "correct horse"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := ada.Cursor(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := ada.Cursor(t.Context()); client.Code(err) != "RATE_LIMITED" {
+		t.Errorf("one request too many: %v", err)
+	}
+	// The process would count by itself and say so.
+	logged, err := os.ReadFile(logFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(logged), "Redis does not count requests") {
+		t.Errorf("the log has:\n%s", logged)
+	}
+}
+
 func TestAFailedStartLeavesNothingRunning(t *testing.T) {
 	dir := t.TempDir()
 	// A key that is none stops users, when the database runs already.

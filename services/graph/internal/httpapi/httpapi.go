@@ -1,8 +1,8 @@
 // Package httpapi is the HTTP server's side of the API: what happens to a request before and around GraphQL.
 //
 // Guaranteed: every answer under [Path] is GraphQL JSON, whatever goes wrong; a request with a token that is not valid
-// is answered before anything is executed, whatever it asks for; a page of another site gets no answer that it can
-// read unless the site is allowed. Introspection and the playground exist only in development.
+// is answered before anything is executed, whatever it asks for, and so is one of a user or an address that has asked too
+// often; a page of another site gets no answer that it can read unless the site is allowed. Introspection and the playground exist only in development.
 package httpapi
 
 import (
@@ -19,8 +19,10 @@ import (
 
 	"chatapp.dev/internal/platform/identity"
 	"chatapp.dev/services/graph/internal/apierr"
+	"chatapp.dev/services/graph/internal/clientaddr"
 	"chatapp.dev/services/graph/internal/gen"
 	"chatapp.dev/services/graph/internal/limits"
+	"chatapp.dev/services/graph/internal/ratelimit"
 	"chatapp.dev/services/graph/internal/resolver"
 	"chatapp.dev/services/graph/internal/transport"
 )
@@ -35,6 +37,9 @@ const operationTimeout = 15 * time.Second
 type Options struct {
 	Resolver *resolver.Resolver
 	Verifier *identity.Verifier
+	Limiter  *ratelimit.Limiter
+	// Proxies are those whose word is taken for where a request came from.
+	Proxies clientaddr.Proxies
 	// Origins are the other sites whose pages may use the API.
 	Origins transport.Origins
 	// Development turns on introspection, suggestions in errors, and the playground at /.
@@ -78,9 +83,12 @@ func New(o Options) *API {
 		return next(o.Resolver.Loaders(ctx))
 	})
 
+	admitted := &admission{
+		verifier: o.Verifier, limiter: o.Limiter, proxies: o.Proxies, plain: plain, log: o.Log, next: server,
+	}
 	mux := http.NewServeMux()
 	mux.Handle(Path, otelhttp.NewHandler(
-		logged(o.Log, cors(o.Origins, authenticated(o.Verifier, plain, server))),
+		logged(o.Log, cors(o.Origins, admitted)),
 		"graphql",
 		// A span as long as a socket tells nothing and is exported too late; each operation on it has its own.
 		otelhttp.WithFilter(func(r *http.Request) bool { return !transport.IsUpgrade(r) }),
@@ -95,24 +103,6 @@ func New(o Options) *API {
 // most until ctx does. HTTP goes on.
 func (a *API) CloseSockets(ctx context.Context) error { return a.sockets.Shutdown(ctx) }
 
-// authenticated verifies the token of a request that has one. A socket brings its token later, and a header that came
-// with its upgrade stands for nothing.
-func authenticated(verifier *identity.Verifier, plain transport.HTTP, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		header := r.Header.Get("Authorization")
-		if header == "" || transport.IsUpgrade(r) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		ctx, err := transport.Authenticate(r.Context(), verifier, header)
-		if err != nil {
-			plain.Refuse(w, r, err)
-			return
-		}
-		next.ServeHTTP(w, r.WithContext(ctx))
-	})
-}
-
 // cors lets pages of the allowed origins read the answers, and answers their preflights. To any other page the browser
 // shows nothing.
 func cors(origins transport.Origins, next http.Handler) http.Handler {
@@ -122,6 +112,7 @@ func cors(origins transport.Origins, next http.Handler) http.Handler {
 		header.Add("Vary", "Origin")
 		if origin != "" && origins.Allow(origin) {
 			header.Set("Access-Control-Allow-Origin", origin)
+			header.Set("Access-Control-Expose-Headers", "Retry-After")
 		}
 		if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
 			next.ServeHTTP(w, r)
