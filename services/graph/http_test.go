@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"chatapp.dev/internal/platform/errs"
 	"chatapp.dev/internal/platform/identity"
 	"chatapp.dev/internal/platform/ids"
 )
@@ -191,13 +192,17 @@ func TestRequestsThatAreNone(t *testing.T) {
 		"a form":             {"POST", "/graphql", http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, `query={__typename}`, 415, ""},
 		"another charset":    {"POST", "/graphql", http.Header{"Content-Type": {"application/json; charset=latin1"}}, `{}`, 415, ""},
 		"the charset":        {"POST", "/graphql", http.Header{"Content-Type": {"application/json; charset=UTF-8"}}, `{"query":"{ __typename }"}`, 200, ""},
-		"another method":     {"PUT", "/graphql", jsonType, `{"query":"{ __typename }"}`, 405, "GET, POST"},
+		"another method":     {"PUT", "/graphql", jsonType, `{"query":"{ __typename }"}`, 405, "GET, HEAD, POST"},
 		"nothing it takes":   {"POST", "/graphql", http.Header{"Content-Type": {"application/json"}, "Accept": {"text/html"}}, `{"query":"{ __typename }"}`, 406, ""},
 		"GET":                {"GET", "/graphql?query=%7B__typename%7D", http.Header{}, "", 200, ""},
 		"GET with variables": {"GET", "/graphql?query=query(%24a:Boolean!)%7B__typename%20%40include(if:%24a)%7D&variables=%7B%22a%22:true%7D", http.Header{}, "", 200, ""},
 		"GET without query":  {"GET", "/graphql", http.Header{}, "", 400, ""},
 		"GET broken":         {"GET", "/graphql?query=%zz", http.Header{}, "", 400, ""},
 		"GET bad variables":  {"GET", "/graphql?query=%7B__typename%7D&variables=7", http.Header{}, "", 400, ""},
+		"GET two queries":    {"GET", "/graphql?query=%7B__typename%7D&query=%7Bme%7Bid%7D%7D", http.Header{}, "", 400, ""},
+		"a member misspelt":  {"POST", "/graphql", jsonType, `{"Query":"{ __typename }"}`, 400, ""},
+		"members too many":   {"POST", "/graphql", jsonType, `{"query":"{ __typename }","Query":7,"id":1}`, 200, ""},
+		"a batch":            {"POST", "/graphql", jsonType, `[{"query":"{ __typename }"}]`, 400, ""},
 		"GET a mutation": {
 			"GET", "/graphql?query=" + url.QueryEscape(`mutation { signIn(input: {username: "a", password: "b"}) { userErrors { code } } }`),
 			http.Header{},
@@ -218,6 +223,70 @@ func TestRequestsThatAreNone(t *testing.T) {
 		s.do(t, "GET", "/graphql?query="+url.QueryEscape(`mutation { signIn(input: {username: "a", password: "b"}) { userErrors { code } } }`), http.Header{}, "")
 	}); len(calls) > 0 {
 		t.Errorf("GET ran a mutation: %v", calls)
+	}
+}
+
+func TestHeadIsGetWithoutTheAnswer(t *testing.T) {
+	s := start(t, nil)
+	for query, want := range map[string]int{
+		"{ __typename }":          http.StatusOK,
+		"{ nothing }":             http.StatusBadRequest,
+		"mutation { __typename }": http.StatusMethodNotAllowed,
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodHead, "http://"+s.addr+"/graphql?query="+url.QueryEscape(query), http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		http.DefaultClient.CloseIdleConnections()
+		if answer.StatusCode != want || answer.ContentLength <= 0 {
+			t.Errorf("%s: %d, %d bytes", query, answer.StatusCode, answer.ContentLength)
+		}
+	}
+}
+
+// A client that names application/json alone knows an answer of ours by the status 200.
+func TestTheStatusOfEachFormOfAnswer(t *testing.T) {
+	s := start(t, nil)
+	ada := s.add(t, "ada")
+	s.fail("GetConversationWith", errs.New(errs.Unavailable, "later"))
+	token := "Bearer " + ada.token
+	partial := `{"query":"{ me { id } conversationWith(userId: \"` + userID(ada.id) + `\") { id } }"}`
+	for name, test := range map[string]struct {
+		body, token                 string
+		graphQL, json, any, nothing int
+	}{
+		"data":          {`{"query":"{ me { id } }"}`, token, 200, 200, 200, 200},
+		"some data":     {partial, token, 294, 200, 200, 200},
+		"no token":      {`{"query":"{ me { id } }"}`, "", 401, 200, 401, 401},
+		"a false token": {`{"query":"{ me { id } }"}`, "Bearer false", 401, 401, 401, 401},
+		"invalid":       {`{"query":"{ nothing }"}`, "", 400, 200, 400, 400},
+		"malformed":     {`{"query":`, "", 400, 400, 400, 400},
+		"subscription":  {`{"query":"subscription { newMessage { cursor } }"}`, token, 400, 200, 400, 400},
+	} {
+		for accept, want := range map[string]int{
+			graphQLJSON: test.graphQL, "application/json": test.json, "*/*": test.any, "": test.nothing,
+		} {
+			header := http.Header{"Content-Type": {"application/json"}, "Accept": {accept}}
+			if test.token != "" {
+				header.Set("Authorization", test.token)
+			}
+			r := s.do(t, http.MethodPost, "/graphql", header, test.body)
+			media := "application/json"
+			if accept == graphQLJSON {
+				media = accept
+			}
+			if r.Status != want || r.Header.Get("Content-Type") != media+"; charset=utf-8" {
+				t.Errorf("%s, Accept %q: %d %s, want %d: %s", name, accept, r.Status, r.Header.Get("Content-Type"), want, r.Raw)
+			}
+			if vary := strings.Join(r.Header.Values("Vary"), ", "); !strings.Contains(vary, "Accept") || !strings.Contains(vary, "Origin") {
+				t.Errorf("%s: Vary is %s", name, vary)
+			}
+		}
 	}
 }
 

@@ -33,6 +33,9 @@ const Path = "/graphql"
 // operationTimeout bounds a query or a mutation. Its calls have shorter deadlines of their own.
 const operationTimeout = 15 * time.Second
 
+// maxBody is the most bytes that a request may have.
+const maxBody = 1 << 20
+
 // Options are what an API is made of.
 type Options struct {
 	Resolver *resolver.Resolver
@@ -57,7 +60,7 @@ type API struct {
 func New(o Options) *API {
 	presenter := apierr.Presenter{Log: o.Log}
 	sockets := transport.NewWebSocket(o.Verifier, o.Origins, presenter.Present, o.Log)
-	plain := transport.HTTP{Present: presenter.Present}
+	plain := transport.HTTP{Present: presenter.Present, MaxBody: maxBody}
 
 	server := handler.New(gen.NewExecutableSchema(gen.Config{
 		Resolvers:  o.Resolver,
