@@ -21,7 +21,7 @@ func BenchmarkDelivery(b *testing.B) {
 	w := &world{TB: b, messages: m, hub: New(cfg, rdb, m, slog.New(slog.DiscardHandler))}
 	defer w.hub.Close()
 	id := m.signIn(ids.New(), never)
-	subs := []*Subscription{w.subscribe(id, ""), w.subscribe(id, "")}
+	subs := []*reader{w.subscribe(id, ""), w.subscribe(id, "")}
 	channels, payloads := make([]string, b.N), make([]string, b.N)
 	for i := range payloads {
 		channels[i], payloads[i] = encode(b, m.commit(id.UserID, strings.Repeat("x", 100)))

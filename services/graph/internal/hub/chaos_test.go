@@ -147,7 +147,7 @@ func (c *chaos) session(id identity.Identity, written <-chan struct{}, stays boo
 		lowest = int64(c.pick(int(lowest) + 1))
 		cursor = c.messages.cursorAt(id.UserID, lowest)
 	}
-	s, err := c.hub.Subscribe(context.Background(), id, cursor)
+	s, err := c.open(context.Background(), id, cursor)
 	if errs.KindOf(err) == errs.Unavailable {
 		// A client tries again.
 		c.nap(c.pace)

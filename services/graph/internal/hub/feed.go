@@ -255,7 +255,7 @@ func (f *feed) append(e *messagesv1.Event, committed time.Time) {
 			s.at = nil
 			f.metrics.overflows.Add(context.Background(), 1)
 		}
-		s.signal()
+		s.wake()
 	}
 }
 
@@ -267,7 +267,7 @@ func (f *feed) raise(head int64) {
 	f.tail = &node{seq: head + 1, offset: f.size}
 	for s := range f.subs {
 		s.at = nil
-		s.signal()
+		s.wake()
 	}
 }
 
@@ -335,7 +335,7 @@ func (f *feed) endOne(s *Subscription, err error) {
 	f.end(s, err)
 }
 
-// end ends a subscription: its next call of Next returns err. Whoever calls it unregisters the feed afterwards. It
+// end ends a subscription: its next call of Take returns err. Whoever calls it unregisters the feed afterwards. It
 // needs mu.
 func (f *feed) end(s *Subscription, err error) {
 	if s.err != nil {
@@ -345,6 +345,7 @@ func (f *feed) end(s *Subscription, err error) {
 	s.err = err
 	s.at = nil
 	close(s.ended)
+	s.wake()
 }
 
 // queued returns how many subscriptions there are and how many bytes of the list they keep, counted once for each.

@@ -151,10 +151,15 @@ func errClosing() error {
 // Subscribe opens a subscription to the user's log: after the cursor, or from now on when it is empty. It returns when
 // the subscription is established: every event after the cursor, or after this moment, will be yielded.
 //
+// The subscription's reader is woken by calls of wake, from any goroutine and already before Subscribe returns. It must
+// not block, nor call the subscription: it is for noting that there may be something to take.
+//
 // Errors are *errs.Error: CursorInvalid and CursorExpired for the cursor, Unauthenticated for the token, Unavailable
 // when the log cannot be read or ctx ended.
-func (h *Hub) Subscribe(ctx context.Context, id identity.Identity, after string) (*Subscription, error) {
-	s, err := h.register(id)
+func (h *Hub) Subscribe(
+	ctx context.Context, id identity.Identity, after string, wake func(),
+) (*Subscription, error) {
+	s, err := h.register(id, wake)
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +178,7 @@ func (h *Hub) Subscribe(ctx context.Context, id identity.Identity, after string)
 
 // register adds a subscription to its user's feed, so that hints are kept from now on, and makes the feed if there is
 // none.
-func (h *Hub) register(id identity.Identity) (*Subscription, error) {
+func (h *Hub) register(id identity.Identity, wake func()) (*Subscription, error) {
 	channel := api.UserChannel(id.UserID.String())
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -188,7 +193,7 @@ func (h *Hub) register(id identity.Identity) (*Subscription, error) {
 		// subscribed again: the confirmation is what the new feed waits for.
 		h.bus.changed(channel)
 	}
-	s := newSubscription(h, f, id)
+	s := newSubscription(h, f, id, wake)
 	f.add(s)
 	return s, nil
 }

@@ -443,7 +443,7 @@ func TestSubscribeRefuses(t *testing.T) {
 				if test.breaks != nil {
 					test.breaks(w, id)
 				}
-				_, err := w.hub.Subscribe(t.Context(), id, cursor)
+				_, err := w.open(t.Context(), id, cursor)
 				if e, ok := errs.As(err); !ok || e.Kind != test.want {
 					t.Errorf("Subscribe: %v, want an error of the kind %v", err, test.want)
 				}
@@ -459,7 +459,7 @@ func TestSubscribeEndsWithItsContext(t *testing.T) {
 	inBubble(t, config(), func(t *testing.T, w *world) {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		_, err := w.hub.Subscribe(ctx, w.user(), "")
+		_, err := w.open(ctx, w.user(), "")
 		if e, ok := errs.As(err); !ok || e.Kind != errs.Unavailable {
 			t.Errorf("Subscribe: %v, want Unavailable", err)
 		}
@@ -587,7 +587,7 @@ func TestExpiredTokenIsReplacedByAnotherOfTheUser(t *testing.T) {
 		w.wantNext(b, 1)
 		w.wantNext(c, 1)
 		time.Sleep(2 * time.Hour)
-		for _, s := range []*Subscription{a, b, c} {
+		for _, s := range []*reader{a, b, c} {
 			w.wantEnd(s, errs.Unauthenticated)
 		}
 		if n := len(w.hub.allFeeds()); n != 0 {
@@ -784,16 +784,17 @@ func TestHubsEndEndsSubscriptions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, config(), func(t *testing.T, w *world) {
 				hub := New(config(), w.hub.bus.rdb, w.messages, w.hub.log)
+				w = &world{TB: t, messages: w.messages, hub: hub}
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				done := make(chan error, 1)
 				go func() { done <- hub.Run(ctx) }()
 				id := w.user()
 				w.commit(id.UserID, 1)
-				subs := make([]*Subscription, 3)
+				subs := make([]*reader, 3)
 				for i := range subs {
 					var err error
-					if subs[i], err = hub.Subscribe(t.Context(), id, ""); err != nil {
+					if subs[i], err = w.open(t.Context(), id, ""); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -805,7 +806,7 @@ func TestHubsEndEndsSubscriptions(t *testing.T) {
 					w.wantEnd(s, errs.Unavailable)
 					s.Close()
 				}
-				if _, err := hub.Subscribe(t.Context(), id, ""); errs.KindOf(err) != errs.Unavailable {
+				if _, err := w.open(t.Context(), id, ""); errs.KindOf(err) != errs.Unavailable {
 					t.Errorf("Subscribe after the end: %v, want Unavailable", err)
 				}
 			})
@@ -818,7 +819,7 @@ func TestHeadsAreAskedForInBatches(t *testing.T) {
 	cfg.HeadInterval = 3 * time.Second
 	cfg.ConfirmWait = 0
 	inBubble(t, cfg, func(t *testing.T, w *world) {
-		subs := make([]*Subscription, 2500)
+		subs := make([]*reader, 2500)
 		for i := range subs {
 			id := w.user()
 			subs[i] = w.subscribe(id, "")

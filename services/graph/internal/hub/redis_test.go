@@ -144,7 +144,7 @@ func TestNothingIsLeftOfFiveThousandSubscriptions(t *testing.T) {
 	for client := range 50 {
 		clients.Go(func() {
 			for i := range 100 {
-				s, err := w.hub.Subscribe(context.Background(), users[(client*7+i*13)%len(users)], "")
+				s, err := w.open(context.Background(), users[(client*7+i*13)%len(users)], "")
 				if err != nil {
 					t.Errorf("Subscribe: %v", err)
 					return
@@ -178,7 +178,7 @@ func TestOpenSubscriptionsCostNoGoroutine(t *testing.T) {
 func TestReconnectionFindsAtOnceWhatWasSentMeanwhile(t *testing.T) {
 	w := withRedis(t, config())
 	ids := make([]identity.Identity, 20)
-	subs := make([]*Subscription, len(ids))
+	subs := make([]*reader, len(ids))
 	for i := range ids {
 		ids[i] = w.user()
 		subs[i] = w.subscribe(ids[i], "")

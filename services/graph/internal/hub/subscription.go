@@ -65,16 +65,18 @@ func newPage(first int64, resp *messagesv1.ReadLogResponse) (page, error) {
 }
 
 // Subscription is one reader's place in a user's log. See the package comment for what it guarantees.
+//
+// Nothing waits in it. Its reader calls Take until there is no more, and then nothing until it is woken; when its place
+// is behind what the process holds, it calls Read, which takes as long as the messages service does.
 type Subscription struct {
-	hub      *Hub
-	feed     *feed
-	identity identity.Identity
-
-	// wake has an item when there may be something to do; ended is closed when err is set.
-	wake  chan struct{}
+	hub  *Hub
+	feed *feed
+	// wake tells the reader to look again. It is called with feed.mu held.
+	wake func()
+	// ended is closed when err is set.
 	ended chan struct{}
 
-	// These belong to the goroutine that calls Next, and to Subscribe before.
+	// These belong to the reader, and to Subscribe before.
 
 	// limit is how many events to read next.
 	limit int32
@@ -83,8 +85,9 @@ type Subscription struct {
 	// replayTo is the log's head when the subscription was opened.
 	replayTo int64
 
-	// The rest is guarded by feed.mu. Only the goroutine that calls Next changes seq and page.
+	// The rest is guarded by feed.mu. Only the reader changes seq and page.
 
+	identity identity.Identity
 	// established is set when the subscription has its place.
 	established bool
 	// refused is set when messages did not accept the token.
@@ -100,69 +103,69 @@ type Subscription struct {
 	at *node
 }
 
-func newSubscription(h *Hub, f *feed, id identity.Identity) *Subscription {
+func newSubscription(h *Hub, f *feed, id identity.Identity, wake func()) *Subscription {
 	return &Subscription{
 		hub:      h,
 		feed:     f,
+		wake:     wake,
 		identity: id,
-		wake:     make(chan struct{}, 1),
 		ended:    make(chan struct{}),
 		limit:    min(firstPage, h.cfg.ReplayPage),
 	}
 }
 
-// Next waits for the next message event. One goroutine at a time may call it.
-//
-// When it returns ctx's error, nothing is lost: the next call goes on. Any other error is an *errs.Error and final.
-// Calls that fail for passing reasons are repeated until they succeed.
-func (s *Subscription) Next(ctx context.Context) (Event, error) {
+// State says what Take has found.
+type State int
+
+const (
+	// Taken means that there was an event.
+	Taken State = iota
+	// Idle means that everything known to exist was taken. The reader is woken when that changes.
+	Idle
+	// Behind means that the next event must be read from the log, by Read.
+	Behind
+)
+
+// Take takes the next message event, if it is at hand. It does not block. One goroutine at a time may call Take and
+// Read. Its error is an *errs.Error and final: the subscription has ended.
+func (s *Subscription) Take() (Event, State, error) {
 	for {
-		if err := ctx.Err(); err != nil {
-			return Event{}, err
-		}
 		taken, state, err := s.take()
-		if err != nil {
-			return Event{}, err
+		if err != nil || state != Taken {
+			return Event{}, state, err
 		}
-		switch state {
-		case takenEvent:
-			if m := taken.event.GetMessage(); m != nil {
-				return s.deliver(ctx, taken, m), nil
-			}
-		case atEnd:
-			select {
-			case <-s.wake:
-			case <-s.ended:
-			case <-ctx.Done():
-			}
-		case behind:
-			if err := s.read(ctx); err != nil {
-				return Event{}, err
-			}
+		if m := taken.event.GetMessage(); m != nil {
+			return s.deliver(taken, m), Taken, nil
 		}
 	}
 }
 
-// Close ends the subscription. A call of Next that waits returns. Close may be called repeatedly and at any time.
+// Caller returns the identity in whose name the subscription's user may be served now: that with the token that lasts
+// longest among the user's subscriptions, so that one of them whose token has expired does not hold up the others.
+// There is none when everybody's has.
+func (s *Subscription) Caller() (identity.Identity, bool) { return s.feed.newest(time.Now()) }
+
+// Refuse notes that a service did not accept a token: Caller will not return it again.
+func (s *Subscription) Refuse(token string) { s.feed.refuse(token) }
+
+// Renew gives the subscription a newer token of the same user.
+func (s *Subscription) Renew(id identity.Identity) {
+	s.feed.mu.Lock()
+	defer s.feed.mu.Unlock()
+	s.identity, s.refused = id, false
+}
+
+// Close ends the subscription. Its reader is not woken any more once Close has returned. Close may be called repeatedly
+// and at any time.
 func (s *Subscription) Close() {
 	s.end(errs.New(errs.Unavailable, "the subscription was closed"))
 }
 
-// end makes Next return err, unless the subscription has ended before.
+// end makes Take return err, unless the subscription has ended before.
 func (s *Subscription) end(err error) {
 	s.feed.endOne(s, err)
 	s.hub.unregister(s.feed)
 }
-
-type takeState int
-
-const (
-	takenEvent takeState = iota
-	// atEnd means that the subscription has all events that are known to exist.
-	atEnd
-	// behind means that the next event must be read from the log.
-	behind
-)
 
 // taken is an event on its way to the reader.
 type taken struct {
@@ -171,7 +174,7 @@ type taken struct {
 }
 
 // take takes the next event from the page or the list.
-func (s *Subscription) take() (taken, takeState, error) {
+func (s *Subscription) take() (taken, State, error) {
 	f := s.feed
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -182,7 +185,7 @@ func (s *Subscription) take() (taken, takeState, error) {
 		e := s.page.events[0]
 		s.page.events = s.page.events[1:]
 		s.seq = e.GetSeq()
-		return taken{e, sentAt(e)}, takenEvent, nil
+		return taken{e, sentAt(e)}, Taken, nil
 	}
 	s.page = page{}
 	f.attach(s, s.seq)
@@ -192,17 +195,17 @@ func (s *Subscription) take() (taken, takeState, error) {
 		// What the list has in common with the page was taken from there.
 		if seq := n.event.GetSeq(); seq > s.seq {
 			s.seq = seq
-			return taken{n.event, n.committed}, takenEvent, nil
+			return taken{n.event, n.committed}, Taken, nil
 		}
 	}
 	if s.at == nil {
-		return taken{}, behind, nil
+		return taken{}, Behind, nil
 	}
-	return taken{}, atEnd, nil
+	return taken{}, Idle, nil
 }
 
 // deliver makes the event for the reader.
-func (s *Subscription) deliver(ctx context.Context, t taken, m *messagesv1.Message) Event {
+func (s *Subscription) deliver(t taken, m *messagesv1.Message) Event {
 	e := Event{
 		Seq:         t.event.GetSeq(),
 		Cursor:      t.event.GetCursor(),
@@ -210,13 +213,14 @@ func (s *Subscription) deliver(ctx context.Context, t taken, m *messagesv1.Messa
 		CommittedAt: t.committed,
 		Replayed:    t.event.GetSeq() <= s.replayTo,
 	}
-	s.hub.metrics.delivered(ctx, e)
+	s.hub.metrics.delivered(context.Background(), e)
 	return e
 }
 
-// read gets the next page from the log. It returns nil when there is something new to look at, which may be the
-// subscription's end, and an error only when ctx ends.
-func (s *Subscription) read(ctx context.Context) error {
+// Read gets the next events from the log, for Take. It returns nil when there is something new to take, which may be the
+// subscription's end, and ctx's error when that ends first; then nothing is lost, and Read may be called again. Calls
+// that fail for passing reasons are repeated until they succeed.
+func (s *Subscription) Read(ctx context.Context) error {
 	var pause *backoff.ExponentialBackOff
 	for {
 		s.feed.pin(s)
@@ -332,12 +336,4 @@ func errExpired() error {
 // valid says whether the subscription's token may still be used. It needs feed.mu.
 func (s *Subscription) valid(now time.Time) bool {
 	return !s.refused && now.Before(s.identity.ExpiresAt)
-}
-
-// signal tells Next to look again.
-func (s *Subscription) signal() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
 }

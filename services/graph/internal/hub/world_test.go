@@ -90,9 +90,9 @@ func (w *world) user() identity.Identity {
 }
 
 // subscribe opens a subscription that must succeed, and is closed at the test's end.
-func (w *world) subscribe(id identity.Identity, after string) *Subscription {
+func (w *world) subscribe(id identity.Identity, after string) *reader {
 	w.Helper()
-	s, err := w.hub.Subscribe(context.Background(), id, after)
+	s, err := w.open(context.Background(), id, after)
 	if err != nil {
 		w.Fatalf("Subscribe: %v", err)
 	}
@@ -113,7 +113,7 @@ func (w *world) commit(user ids.ID, n int) {
 }
 
 // take returns the numbers of the next n events, which must come within a minute.
-func (w *world) take(s *Subscription, n int) []int64 {
+func (w *world) take(s *reader, n int) []int64 {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -129,7 +129,7 @@ func (w *world) take(s *Subscription, n int) []int64 {
 }
 
 // wantNext takes as many events as there are numbers, which must be those.
-func (w *world) wantNext(s *Subscription, want ...int64) {
+func (w *world) wantNext(s *reader, want ...int64) {
 	w.Helper()
 	if got := w.take(s, len(want)); !slices.Equal(got, want) {
 		w.Fatalf("got the events %v, want %v", got, want)
@@ -137,7 +137,7 @@ func (w *world) wantNext(s *Subscription, want ...int64) {
 }
 
 // wantNothing asserts, in a bubble, that no event comes for a minute.
-func (w *world) wantNothing(s *Subscription) {
+func (w *world) wantNothing(s *reader) {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -147,7 +147,7 @@ func (w *world) wantNothing(s *Subscription) {
 }
 
 // wantEnd asserts that the subscription has no more events and ends with an error of a kind.
-func (w *world) wantEnd(s *Subscription, want errs.Kind) {
+func (w *world) wantEnd(s *reader, want errs.Kind) {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
