@@ -30,6 +30,7 @@ import (
 	"chatapp.dev/services/graph/internal/hub"
 	"chatapp.dev/services/graph/internal/ratelimit"
 	"chatapp.dev/services/graph/internal/resolver"
+	"chatapp.dev/services/graph/internal/transport"
 )
 
 // Config are the settings of the service.
@@ -55,7 +56,8 @@ type Config struct {
 	DrainDelay      time.Duration `default:"5s" help:"How long to go on serving after readiness is off, when stopping."`
 	ShutdownTimeout time.Duration `default:"15s" help:"How long to wait for requests under way and for sockets to close, when stopping."`
 
-	Hub hub.Config `embed:"" prefix:"hub-"`
+	Hub     hub.Config       `embed:"" prefix:"hub-"`
+	Sockets transport.Config `embed:"" prefix:"socket-"`
 
 	Development bool `help:"Answer introspection, and serve the playground at /. Not for production."`
 
@@ -93,12 +95,15 @@ func (c *Config) Validate() error {
 			return run.Invalid(duration, "must not be negative, but is %v", *duration)
 		}
 	}
+	if c.Sockets.Drain > c.ShutdownTimeout {
+		return run.Invalid(&c.Sockets.Drain, "must be at most the shutdown timeout (%v), but is %v", c.ShutdownTimeout, c.Sockets.Drain)
+	}
 	return nil
 }
 
-// Run serves until ctx ends, and then stops in order: readiness; after DrainDelay, in which those who route to it take
-// notice, the sockets, whose clients connect again elsewhere; new connections; the requests under way, for
-// ShutdownTimeout at most; the hub; the probes.
+// Run serves until ctx ends, and then stops in order: readiness, and new WebSockets and streams; after DrainDelay, in
+// which those who route to it take notice, those that are open, one after the other, whose clients connect again
+// elsewhere; new connections; the requests under way, all within ShutdownTimeout; the hub; the probes.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	usersConn, err := rpc.Dial(cfg.Users, rpc.WithRetry(
 		usersv1.UsersService_BatchGetUsers_FullMethodName,
@@ -144,10 +149,12 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	})
 	events := hub.New(cfg.Hub, rdb, messages, log)
 	api := httpapi.New(httpapi.Options{
-		Resolver:    &resolver.Resolver{Users: users, Messages: messages, Hub: events, PageSize: cfg.PageSize},
+		Resolver:    &resolver.Resolver{Users: users, Messages: messages, PageSize: cfg.PageSize},
 		Verifier:    verifier,
 		Limiter:     limiter,
 		Proxies:     proxies,
+		Hub:         events,
+		Sockets:     cfg.Sockets,
 		Origins:     cfg.AllowedOrigins,
 		Development: cfg.Development,
 		Log:         log,
@@ -175,6 +182,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return admin.Serve(background, adminListener) })
 	group.Go(func() error { return events.Run(background) })
+	group.Go(func() error { return api.Run(background) })
 	group.Go(func() error {
 		defer endBackground()
 		admin.SetReady(true)
@@ -205,6 +213,7 @@ func serve(ctx context.Context, cfg Config, api *httpapi.API, listener net.Liste
 	case <-ctx.Done():
 	}
 	log.InfoContext(ctx, "the API drains", "delay", cfg.DrainDelay)
+	api.Refuse()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("serve the API: %w", err)
@@ -212,7 +221,7 @@ func serve(ctx context.Context, cfg Config, api *httpapi.API, listener net.Liste
 	}
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.ShutdownTimeout)
 	defer cancel()
-	if err := errors.Join(api.CloseSockets(bound), server.Shutdown(bound)); err != nil {
+	if err := errors.Join(api.Drain(bound), server.Shutdown(bound)); err != nil {
 		log.WarnContext(ctx, "the API cuts off what is still under way", "timeout", cfg.ShutdownTimeout)
 		_ = server.Close()
 	}

@@ -17,8 +17,8 @@ import (
 
 	"chatapp.dev/internal/platform/ids"
 	"chatapp.dev/internal/platform/redistest"
+	"chatapp.dev/internal/platform/run"
 	"chatapp.dev/internal/platform/telemetry"
-	"chatapp.dev/services/graph/internal/hub"
 	"chatapp.dev/services/graph/internal/model"
 )
 
@@ -50,18 +50,16 @@ func start(t *testing.T, change func(*Config)) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{
-		Listener:        listener,
-		AdminListener:   admin,
-		Users:           usersAddr,
-		Messages:        messagesAddr,
-		Redis:           "redis://" + redistest.Start(t).Addr + "/0",
-		PageSize:        15,
-		ShutdownTimeout: 5 * time.Second,
-		Hub: hub.Config{
-			HeadInterval: 20 * time.Millisecond, QueueBytes: 1 << 18, ReplayPage: 500, ConfirmWait: time.Second,
-		},
+	// The defaults, and what makes a test quick.
+	var cfg Config
+	if err := run.Parse("graph", &cfg, nil); err != nil {
+		t.Fatal(err)
 	}
+	cfg.Listener, cfg.AdminListener = listener, admin
+	cfg.Users, cfg.Messages = usersAddr, messagesAddr
+	cfg.Redis = "redis://" + redistest.Start(t).Addr + "/0"
+	cfg.Hub.HeadInterval = 20 * time.Millisecond
+	cfg.DrainDelay, cfg.Sockets.Drain, cfg.ShutdownTimeout = 0, 0, 5*time.Second
 	if change != nil {
 		change(&cfg)
 	}

@@ -21,7 +21,9 @@ import (
 	"chatapp.dev/services/graph/internal/apierr"
 	"chatapp.dev/services/graph/internal/clientaddr"
 	"chatapp.dev/services/graph/internal/gen"
+	"chatapp.dev/services/graph/internal/hub"
 	"chatapp.dev/services/graph/internal/limits"
+	"chatapp.dev/services/graph/internal/live"
 	"chatapp.dev/services/graph/internal/ratelimit"
 	"chatapp.dev/services/graph/internal/resolver"
 	"chatapp.dev/services/graph/internal/transport"
@@ -43,6 +45,9 @@ type Options struct {
 	Limiter  *ratelimit.Limiter
 	// Proxies are those whose word is taken for where a request came from.
 	Proxies clientaddr.Proxies
+	// Hub has the events for subscriptions, and Sockets are the settings of the connections that these need.
+	Hub     *hub.Hub
+	Sockets transport.Config
 	// Origins are the other sites whose pages may use the API.
 	Origins transport.Origins
 	// Development turns on introspection, suggestions in errors, and the playground at /.
@@ -53,20 +58,22 @@ type Options struct {
 // API is an http.Handler for the whole server.
 type API struct {
 	http.Handler
-	sockets *transport.WebSocket
+	fanout      *live.Fanout
+	connections *transport.Connections
 }
 
 // New returns an API.
 func New(o Options) *API {
 	presenter := apierr.Presenter{Log: o.Log}
-	sockets := transport.NewWebSocket(o.Verifier, o.Origins, presenter.Present, o.Log)
 	plain := transport.HTTP{Present: presenter.Present, MaxBody: maxBody}
+	fanout := live.New(o.Hub, presenter.Present)
+	connections := transport.NewConnections(o.Sockets, o.Verifier, fanout)
 
 	server := handler.New(gen.NewExecutableSchema(gen.Config{
 		Resolvers:  o.Resolver,
 		Complexity: limits.Complexity(o.Resolver.PageSize),
 	}))
-	server.AddTransport(sockets)
+	server.AddTransport(transport.NewWebSocket(connections, o.Origins, plain))
 	server.AddTransport(plain)
 	server.SetErrorPresenter(presenter.Present)
 	server.SetRecoverFunc(presenter.Recover)
@@ -81,7 +88,6 @@ func New(o Options) *API {
 	server.AroundOperations(traced)
 	server.AroundOperations(bounded)
 	server.AroundOperations(o.Resolver.CursorFirst)
-	server.AroundOperations(resolver.Endings(presenter.Present))
 	server.AroundResponses(func(ctx context.Context, next graphql.ResponseHandler) *graphql.Response {
 		return next(o.Resolver.Loaders(ctx))
 	})
@@ -99,12 +105,21 @@ func New(o Options) *API {
 	if o.Development {
 		mountPlayground(mux)
 	}
-	return &API{Handler: mux, sockets: sockets}
+	return &API{Handler: mux, fanout: fanout, connections: connections}
 }
 
-// CloseSockets closes every WebSocket, telling its client to connect again elsewhere, and waits for them to end, at
-// most until ctx does. HTTP goes on.
-func (a *API) CloseSockets(ctx context.Context) error { return a.sockets.Shutdown(ctx) }
+// Run watches the connections that stay open until ctx ends. It returns nil.
+func (a *API) Run(ctx context.Context) error {
+	defer a.fanout.Close()
+	return a.connections.Run(ctx)
+}
+
+// Refuse lets in no more connections that stay open.
+func (a *API) Refuse() { a.connections.Refuse() }
+
+// Drain ends the connections that stay open, spread over the time set for it, telling their clients to connect again
+// elsewhere. It returns when they are gone, or when ctx ends. Other requests go on.
+func (a *API) Drain(ctx context.Context) error { return a.connections.Shutdown(ctx) }
 
 // cors lets pages of the allowed origins read the answers, and answers their preflights. To any other page the browser
 // shows nothing.

@@ -16,7 +16,6 @@ import (
 	"chatapp.dev/internal/platform/identity"
 	"chatapp.dev/internal/platform/ids"
 	"chatapp.dev/services/graph/internal/gen"
-	"chatapp.dev/services/graph/internal/hub"
 	"chatapp.dev/services/graph/internal/loader"
 	"chatapp.dev/services/graph/internal/model"
 )
@@ -25,7 +24,6 @@ import (
 type Resolver struct {
 	Users    usersv1.UsersServiceClient
 	Messages messagesv1.MessagesServiceClient
-	Hub      *hub.Hub
 	// PageSize is how many edges a connection has when nobody says: 1 to MaxPageSize.
 	PageSize int
 }

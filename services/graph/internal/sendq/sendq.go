@@ -38,8 +38,9 @@ var (
 const (
 	// overhead is what a frame in a queue costs beside its bytes.
 	overhead = 96
-	// batch is the most bytes that are written at once, give or take a frame.
-	batch = 64 << 10
+	// batch is the most bytes that are written at once, give or take a frame. It is also how much a frame that is pushed
+	// first has to wait for at a client that is slow.
+	batch = 16 << 10
 	// chunk is how much must be taken within the write timeout.
 	chunk = 16 << 10
 )
@@ -58,8 +59,8 @@ type Limits struct {
 type Pool struct {
 	limits Limits
 	total  atomic.Int64
-	// evicted counts the queues given up, by reason.
-	evictions func(reason error)
+	// evicted is told of every queue that was given up.
+	evicted func(reason error)
 
 	mu     sync.Mutex
 	queues map[*Queue]struct{}
@@ -73,7 +74,7 @@ type Pool struct {
 
 // New returns a pool whose workers run until Stop. evicted is told of each queue that was given up, and why.
 func New(limits Limits, evicted func(reason error)) *Pool {
-	p := &Pool{limits: limits, evictions: evicted, queues: make(map[*Queue]struct{})}
+	p := &Pool{limits: limits, evicted: evicted, queues: make(map[*Queue]struct{})}
 	p.work.L = &p.workMu
 	for range runtime.GOMAXPROCS(0) {
 		p.workers.Go(p.run)
@@ -211,11 +212,11 @@ type Queue struct {
 	room chan struct{}
 }
 
-// Push queues a frame. Once the queue is finished or closed, frames are dropped.
+// Push queues a frame. Once the queue is finished, given up or closed, frames are dropped.
 func (q *Queue) Push(f Frame) {
 	size := f.size() + overhead
 	q.mu.Lock()
-	if q.finished || q.closed {
+	if q.finished || q.closed || q.given {
 		q.mu.Unlock()
 		return
 	}
@@ -229,6 +230,19 @@ func (q *Queue) Push(f Frame) {
 	if q.pool.total.Load() > q.pool.limits.Total {
 		q.pool.relieve()
 	}
+}
+
+// PushFirst queues a frame before all that wait. It is for the control frames of a WebSocket, which may come between any
+// two messages.
+func (q *Queue) PushFirst(f Frame) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.finished || q.closed || q.given {
+		return
+	}
+	q.append(f, f.size()+overhead)
+	copy(q.frames[q.next+1:], q.frames[q.next:])
+	q.frames[q.next] = f
 }
 
 // Finish queues the last frame. Unless it keeps them, what was queued before is dropped. With cut, the connection is
@@ -303,7 +317,7 @@ func (q *Queue) evict(reason error) {
 	q.given = true
 	q.drop()
 	q.mu.Unlock()
-	q.pool.evictions(reason)
+	q.pool.evicted(reason)
 	q.evicted(reason)
 }
 

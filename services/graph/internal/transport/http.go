@@ -1,8 +1,6 @@
 package transport
 
 import (
-	"bytes"
-	"encoding/json"
 	"net/http"
 	"strconv"
 
@@ -12,6 +10,7 @@ import (
 
 	"chatapp.dev/internal/platform/errs"
 	"chatapp.dev/services/graph/internal/apierr"
+	"chatapp.dev/services/graph/internal/live"
 )
 
 // HTTP answers queries and mutations over HTTP, as the GraphQL-over-HTTP specification says: POST with a JSON body,
@@ -122,31 +121,12 @@ func write(w http.ResponseWriter, f form, response *graphql.Response) {
 	send(w, f, statusOf(f, response), response)
 }
 
-// send sends a response. What gqlgen made of the data is written as it is: to encode it once more would cost as much
-// as making it, and would escape what needs no escape.
+// send sends a response.
 func send(w http.ResponseWriter, f form, status int, response *graphql.Response) {
-	var body bytes.Buffer
-	body.Grow(len(response.Data) + 64)
-	body.WriteByte('{')
-	if len(response.Errors) > 0 {
-		body.WriteString(`"errors":`)
-		body.Write(mustMarshal(response.Errors))
-	}
-	if response.Data != nil {
-		if len(response.Errors) > 0 {
-			body.WriteByte(',')
-		}
-		body.WriteString(`"data":`)
-		body.Write(response.Data)
-	}
-	if len(response.Extensions) > 0 {
-		body.WriteString(`,"extensions":`)
-		body.Write(mustMarshal(response.Extensions))
-	}
-	body.WriteString("}\n")
+	body := append(live.Encode(response), '\n')
 	header := w.Header()
 	header.Set("Content-Type", f.media+"; charset=utf-8")
-	header.Set("Content-Length", strconv.Itoa(body.Len()))
+	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("Cache-Control", "no-store")
 	header.Add("Vary", "Accept")
 	if status == http.StatusUnauthorized {
@@ -154,14 +134,5 @@ func send(w http.ResponseWriter, f form, status int, response *graphql.Response)
 	}
 	w.WriteHeader(status)
 	// A client that went away cannot be told anything.
-	_, _ = w.Write(body.Bytes())
-}
-
-// mustMarshal encodes errors and extensions, which hold nothing that JSON has not.
-func mustMarshal(v any) []byte {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	return raw
+	_, _ = w.Write(body)
 }
