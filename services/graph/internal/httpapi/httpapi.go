@@ -67,7 +67,7 @@ func New(o Options) *API {
 	presenter := apierr.Presenter{Log: o.Log}
 	plain := transport.HTTP{Present: presenter.Present, MaxBody: maxBody}
 	fanout := live.New(o.Hub, presenter.Present)
-	connections := transport.NewConnections(o.Sockets, o.Verifier, fanout)
+	connections := transport.NewConnections(o.Sockets, o.Verifier, o.Limiter, fanout)
 
 	server := handler.New(gen.NewExecutableSchema(gen.Config{
 		Resolvers:  o.Resolver,

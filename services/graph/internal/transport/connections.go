@@ -9,6 +9,7 @@ import (
 	"chatapp.dev/internal/platform/identity"
 	"chatapp.dev/internal/platform/ids"
 	"chatapp.dev/services/graph/internal/live"
+	"chatapp.dev/services/graph/internal/ratelimit"
 	"chatapp.dev/services/graph/internal/sendq"
 )
 
@@ -31,6 +32,7 @@ type connection interface {
 type Connections struct {
 	cfg      Config
 	verifier *identity.Verifier
+	limiter  *ratelimit.Limiter
 	fanout   *live.Fanout
 	pool     *sendq.Pool
 	metrics  *metrics
@@ -50,10 +52,13 @@ type Connections struct {
 
 // NewConnections returns the connections of a process, whose subscriptions are served by fanout. Run must run for them
 // to be watched.
-func NewConnections(cfg Config, verifier *identity.Verifier, fanout *live.Fanout) *Connections {
+func NewConnections(
+	cfg Config, verifier *identity.Verifier, limiter *ratelimit.Limiter, fanout *live.Fanout,
+) *Connections {
 	c := &Connections{
 		cfg:      cfg,
 		verifier: verifier,
+		limiter:  limiter,
 		fanout:   fanout,
 		open:     make(map[connection]struct{}),
 		users:    make(map[ids.ID]int),

@@ -20,6 +20,7 @@ import (
 	"chatapp.dev/internal/platform/errs"
 	"chatapp.dev/internal/platform/identity"
 	"chatapp.dev/services/graph/internal/live"
+	"chatapp.dev/services/graph/internal/ratelimit"
 	"chatapp.dev/services/graph/internal/sendq"
 )
 
@@ -534,6 +535,12 @@ func (o *operation) run(params *graphql.RawParams, who identity.Identity) {
 	now := graphql.Now()
 	params.ReadTime = graphql.TraceTiming{Start: now, End: now}
 	ctx := graphql.StartOperationTrace(identity.With(o.ctx, who))
+	if retryAfter, ok := s.connections.limiter.Allow(ctx, ratelimit.Caller{User: who.UserID}); !ok {
+		ctx, span := tracer.Start(ctx, "refused")
+		defer span.End()
+		o.End(gqlerror.List{s.present(ctx, ratelimit.Error(retryAfter))})
+		return
+	}
 	op, refused := s.exec.CreateOperationContext(ctx, params)
 	if refused != nil {
 		// The errors of what never becomes an operation have a trace as well.
