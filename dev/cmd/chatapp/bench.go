@@ -21,6 +21,7 @@ type benchCommand struct {
 
 	Rounds int           `default:"5" help:"How often each thing is measured; medians are printed."`
 	Round  time.Duration `default:"3s" help:"How long each time."`
+	Only   []string      `enum:"delivery,send,history,cost,edge" placeholder:"SECTION,..." help:"Measure these sections only: ${enum}."`
 	Dir    string        `placeholder:"PATH" help:"Where to make a temporary folder with the database, on the disk that is to be measured. The system's place for temporary folders by default."`
 	JSON   bool          `name:"json" help:"Print the figures as JSON, and on standard error what is being done."`
 }
@@ -54,7 +55,7 @@ func (b *benchCommand) Run(ctx context.Context, log *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	report, err := bench.Run(ctx, bench.Options{
-		Programs: programs, Dir: dir, Rounds: b.Rounds, Round: b.Round, Progress: progress, Log: log,
+		Programs: programs, Dir: dir, Rounds: b.Rounds, Round: b.Round, Only: b.Only, Progress: progress, Log: log,
 	})
 	if err != nil {
 		return err

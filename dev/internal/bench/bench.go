@@ -1,4 +1,5 @@
-// Package bench measures a whole system: how fast messages are sent, read and delivered, and what a send costs.
+// Package bench measures a whole system: how fast messages are sent, read and delivered, what a send costs, and what
+// subscriptions cost.
 //
 // The three services, MariaDB and Redis are processes of this machine, built and set as in production, with every commit
 // flushed to the disk. Each rate is held against what the database alone does with the same SQL on the same machine in the
@@ -27,6 +28,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"chatapp.dev/dev/internal/bench/edge"
 	"chatapp.dev/dev/internal/client"
 	"chatapp.dev/dev/internal/harness"
 	"chatapp.dev/dev/internal/seed"
@@ -63,12 +65,17 @@ type Options struct {
 	// Rounds is how often each thing is measured, for so long each time; the medians are reported.
 	Rounds int
 	Round  time.Duration
+	// Only are the sections that are measured; empty means all.
+	Only []string
 	// Progress is shown what is being measured.
 	Progress io.Writer
 	Log      *slog.Logger
 }
 
-// Report has the medians of all rounds.
+// Sections are the parts of a report, in the order in which they are measured.
+var Sections = []string{"delivery", "send", "history", "cost", "edge"}
+
+// Report has the medians of all rounds, of the sections that were measured.
 type Report struct {
 	Machine struct {
 		CPUs    int    `json:"cpus"`
@@ -86,7 +93,7 @@ type Report struct {
 		Ratio          float64 `json:"ratioToByStatement"`
 		RatioToOneTrip float64 `json:"ratioToOneTrip"`
 		WantRatio      float64 `json:"wantRatio"`
-	} `json:"send"`
+	} `json:"send,omitzero"`
 	// History compares pages through GraphQL with the bare SELECT of a page: with the senders' ids, which messages have,
 	// and with their names, which users has.
 	History struct {
@@ -96,7 +103,7 @@ type Report struct {
 		Ratio          float64 `json:"ratio"`
 		RatioWithNames float64 `json:"ratioWithNames"`
 		WantRatio      float64 `json:"wantRatio"`
-	} `json:"history"`
+	} `json:"history,omitzero"`
 	// Delivery is the time from a client's sending to another's receiving, at a steady pace.
 	Delivery struct {
 		PerSecond int     `json:"perSecond"`
@@ -105,9 +112,11 @@ type Report struct {
 		P99       float64 `json:"p99Milliseconds"`
 		WantP50   float64 `json:"wantP50Milliseconds"`
 		WantP99   float64 `json:"wantP99Milliseconds"`
-	} `json:"delivery"`
+	} `json:"delivery,omitzero"`
 	// Cost is what one send takes, of three services together.
-	Cost Cost `json:"cost"`
+	Cost Cost `json:"cost,omitzero"`
+	// Edge compares what subscriptions cost graph with what they cost other servers.
+	Edge *edge.Report `json:"edge,omitempty"`
 }
 
 // Run measures.
@@ -134,12 +143,36 @@ func Run(ctx context.Context, opts Options) (_ *Report, err error) {
 	m.CPUs, m.Go, m.MariaDB = runtime.GOMAXPROCS(0), runtime.Version(), server.Version()
 	m.Rounds, m.Round = opts.Rounds, opts.Round.String()
 
-	for _, measure := range []func(context.Context) error{b.measureDelivery, b.measureSends, b.measureHistory, b.measureCost} {
-		if err := measure(ctx); err != nil {
+	measures := map[string]func(context.Context) error{
+		"delivery": b.measureDelivery, "send": b.measureSends, "history": b.measureHistory, "cost": b.measureCost,
+		"edge": b.measureEdge,
+	}
+	for _, section := range Sections {
+		if len(opts.Only) > 0 && !slices.Contains(opts.Only, section) {
+			continue
+		}
+		if err := measures[section](ctx); err != nil {
 			return nil, err
 		}
 	}
 	return b.report, nil
+}
+
+// measureEdge compares subscriptions with those of other servers.
+func (b *bench) measureEdge(ctx context.Context) error {
+	dir := filepath.Join(b.opts.Dir, "edge")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("make a folder: %w", err)
+	}
+	report, err := edge.Run(ctx, edge.Options{
+		Stack: b.stack,
+		Seed: func(ctx context.Context, prefix string, people int) ([]seed.User, error) {
+			return b.seed(ctx, prefix, people, 0, 0)
+		},
+		Dir: dir, Sizes: edge.Default(b.opts.Rounds, b.opts.Round), Progress: b.opts.Progress,
+	})
+	b.report.Edge = report
+	return err
 }
 
 // development are the settings with which people and messages can be made in bulk.
@@ -575,24 +608,44 @@ func (r *Report) Write(w io.Writer) {
 	s, h, d, c := r.Send, r.History, r.Delivery, r.Cost
 	fmt.Fprintf(w, "\n%d CPUs, %s, MariaDB %s; medians of %d rounds of %s, %d at a time\n\n",
 		r.Machine.CPUs, r.Machine.Go, r.Machine.MariaDB, r.Machine.Rounds, r.Machine.Round, workers)
-	rows := [][]string{
-		{"", "measured", "ratio", "goal", ""},
-		{"send: the same SQL directly, by statement", fmt.Sprintf("%.0f/s", s.ByStatement), "1", "", ""},
-		{"send: the same SQL directly, in one trip", fmt.Sprintf("%.0f/s", s.InOneTrip), fmt.Sprintf("%.2f", s.InOneTrip/s.ByStatement), "", ""},
-		{"send: through GraphQL", fmt.Sprintf("%.0f/s", s.GraphQL), fmt.Sprintf("%.2f", s.Ratio), fmt.Sprintf(">= %.2f", s.WantRatio), verdict(s.Ratio >= s.WantRatio)},
-		{"  its ratio to the one trip", "", fmt.Sprintf("%.2f", s.RatioToOneTrip), "", ""},
-		{"history: the bare SELECT", fmt.Sprintf("%.0f/s", h.Select), "1", "", ""},
-		{"history: through GraphQL", fmt.Sprintf("%.0f/s", h.GraphQL), fmt.Sprintf("%.2f", h.Ratio), fmt.Sprintf(">= %.2f", h.WantRatio), verdict(h.Ratio >= h.WantRatio)},
-		{"  with the senders' names", fmt.Sprintf("%.0f/s", h.WithNames), fmt.Sprintf("%.2f", h.RatioWithNames), "", ""},
-		{fmt.Sprintf("send to delivery at %d/s: p50", d.PerSecond), fmt.Sprintf("%.2f ms", d.P50), "", fmt.Sprintf("<= %.0f ms", d.WantP50), verdict(d.P50 <= d.WantP50)},
-		{fmt.Sprintf("send to delivery at %d/s: p99", d.PerSecond), fmt.Sprintf("%.2f ms", d.P99), "", fmt.Sprintf("<= %.0f ms", d.WantP99), verdict(d.P99 <= d.WantP99)},
-		{"a send's SQL round trips", fmt.Sprintf("%.2f", c.RoundTrips), "", "", ""},
-		{"  with those that clear the outbox and sweep", fmt.Sprintf("%.2f", c.AllRoundTrips), "", "", ""},
-		{"a send's SQL statements, all in all", fmt.Sprintf("%.2f", c.Statements), "", "", ""},
-		{"a send's allocations in the three services", fmt.Sprintf("%.0f", c.Allocations), "", "", ""},
-		{"a send's allocated bytes in the three services", fmt.Sprintf("%.0f", c.AllocatedBytes), "", "", ""},
+	rows := [][]string{{"", "measured", "ratio", "goal", ""}}
+	if s.GraphQL > 0 {
+		rows = append(rows,
+			[]string{"send: the same SQL directly, by statement", fmt.Sprintf("%.0f/s", s.ByStatement), "1", "", ""},
+			[]string{"send: the same SQL directly, in one trip", fmt.Sprintf("%.0f/s", s.InOneTrip), fmt.Sprintf("%.2f", s.InOneTrip/s.ByStatement), "", ""},
+			[]string{"send: through GraphQL", fmt.Sprintf("%.0f/s", s.GraphQL), fmt.Sprintf("%.2f", s.Ratio), fmt.Sprintf(">= %.2f", s.WantRatio), verdict(s.Ratio >= s.WantRatio)},
+			[]string{"  its ratio to the one trip", "", fmt.Sprintf("%.2f", s.RatioToOneTrip), "", ""},
+		)
 	}
-	for _, row := range rows {
-		fmt.Fprintf(w, "%-48s %12s %7s %9s %s\n", row[0], row[1], row[2], row[3], row[4])
+	if h.GraphQL > 0 {
+		rows = append(rows,
+			[]string{"history: the bare SELECT", fmt.Sprintf("%.0f/s", h.Select), "1", "", ""},
+			[]string{"history: through GraphQL", fmt.Sprintf("%.0f/s", h.GraphQL), fmt.Sprintf("%.2f", h.Ratio), fmt.Sprintf(">= %.2f", h.WantRatio), verdict(h.Ratio >= h.WantRatio)},
+			[]string{"  with the senders' names", fmt.Sprintf("%.0f/s", h.WithNames), fmt.Sprintf("%.2f", h.RatioWithNames), "", ""},
+		)
+	}
+	if d.Sends > 0 {
+		rows = append(rows,
+			[]string{fmt.Sprintf("send to delivery at %d/s: p50", d.PerSecond), fmt.Sprintf("%.2f ms", d.P50), "", fmt.Sprintf("<= %.0f ms", d.WantP50), verdict(d.P50 <= d.WantP50)},
+			[]string{fmt.Sprintf("send to delivery at %d/s: p99", d.PerSecond), fmt.Sprintf("%.2f ms", d.P99), "", fmt.Sprintf("<= %.0f ms", d.WantP99), verdict(d.P99 <= d.WantP99)},
+		)
+	}
+	if c.RoundTrips > 0 {
+		rows = append(rows,
+			[]string{"a send's SQL round trips", fmt.Sprintf("%.2f", c.RoundTrips), "", "", ""},
+			[]string{"  with those that clear the outbox and sweep", fmt.Sprintf("%.2f", c.AllRoundTrips), "", "", ""},
+			[]string{"a send's SQL statements, all in all", fmt.Sprintf("%.2f", c.Statements), "", "", ""},
+			[]string{"a send's allocations in the three services", fmt.Sprintf("%.0f", c.Allocations), "", "", ""},
+			[]string{"a send's allocated bytes in the three services", fmt.Sprintf("%.0f", c.AllocatedBytes), "", "", ""},
+		)
+	}
+	if len(rows) > 1 {
+		for _, row := range rows {
+			fmt.Fprintf(w, "%-48s %12s %7s %9s %s\n", row[0], row[1], row[2], row[3], row[4])
+		}
+	}
+	if r.Edge != nil {
+		fmt.Fprintln(w)
+		r.Edge.Write(w)
 	}
 }

@@ -71,8 +71,8 @@ func TestMedianAndQuantile(t *testing.T) {
 
 func TestReportTellsWhatIsMetAndWhatIsMissed(t *testing.T) {
 	r := &Report{}
-	r.Send.Ratio, r.Send.WantRatio = 0.5, 0.4
-	r.History.Ratio, r.History.WantRatio = 0.2, 0.3
+	r.Send.GraphQL, r.Send.Ratio, r.Send.WantRatio = 1, 0.5, 0.4
+	r.History.GraphQL, r.History.Ratio, r.History.WantRatio = 1, 0.2, 0.3
 	var out bytes.Buffer
 	r.Write(&out)
 	for _, line := range strings.Split(out.String(), "\n") {

@@ -25,7 +25,8 @@ type Flavour struct {
 
 // Programs are the built services. They stay as they were built whatever happens to the source.
 type Programs struct {
-	dir *child.TempDir
+	root string
+	dir  *child.TempDir
 }
 
 // Build compiles the services from the source of the repository that the working directory is in, each module by itself
@@ -39,7 +40,7 @@ func Build(ctx context.Context, flavour Flavour, log *slog.Logger) (*Programs, e
 	if err != nil {
 		return nil, err
 	}
-	p := &Programs{dir: dir}
+	p := &Programs{root: root, dir: dir}
 	for _, service := range services {
 		begun := time.Now()
 		args := []string{"-C", filepath.Join(root, "services", service), "build", "-o", dir.Path + string(filepath.Separator)}
@@ -57,6 +58,17 @@ func Build(ctx context.Context, flavour Flavour, log *slog.Logger) (*Programs, e
 		log.Debug("service built", "service", service, "took", time.Since(begun).Round(time.Millisecond))
 	}
 	return p, nil
+}
+
+// Add compiles a further program of the repository, by the package's folder in its module.
+func (p *Programs) Add(ctx context.Context, module, pkg string) error {
+	cmd := exec.CommandContext(ctx, "go", "-C", filepath.Join(p.root, module),
+		"build", "-o", p.dir.Path+string(filepath.Separator), pkg)
+	cmd.Env = append(os.Environ(), "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+	}
+	return nil
 }
 
 // Remove deletes the programs.

@@ -59,7 +59,8 @@ type User struct {
 	Username    string `json:"username"`
 	AccessToken string `json:"accessToken"`
 
-	raw []byte // The id of the services.
+	// RawID is the id of the services.
+	RawID []byte `json:"-"`
 }
 
 // Run makes users through the DevelopmentService of users and messages, and returns them.
@@ -93,7 +94,7 @@ func makeUsers(ctx context.Context, service usersv1.DevelopmentServiceClient, op
 				ID:          globalID(made.GetUser().GetId()),
 				Username:    made.GetUser().GetUsername(),
 				AccessToken: made.GetAccessToken().GetToken(),
-				raw:         made.GetUser().GetId(),
+				RawID:       made.GetUser().GetId(),
 			})
 		}
 		fmt.Fprintf(opts.Progress, "users: %d of %d\n", len(people), opts.Users)
@@ -131,7 +132,7 @@ func makeMessages(
 			texts := source(opts.Seed, streamTexts, i)
 			i++
 			group.Go(func() error {
-				return fillConversation(ctx, service, people[a].raw, people[b].raw, length, texts, &stored)
+				return fillConversation(ctx, service, people[a].RawID, people[b].RawID, length, texts, &stored)
 			})
 		}
 		finished <- group.Wait()
