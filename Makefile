@@ -30,7 +30,7 @@ run: chatapp ## Start everything on http://localhost:8080; flags: make run ARGS=
 	@exec chatapp run $(ARGS)
 
 .PHONY: bench
-bench: chatapp servers ## Measure sending, history and delivery
+bench: chatapp servers ## Measure sending, history, delivery and subscriptions; some: make bench ARGS=--only=edge
 	@exec chatapp bench $(ARGS)
 
 .PHONY: torture
@@ -97,6 +97,7 @@ generate: .bin/buf .bin/protoc-gen-go .bin/protoc-gen-go-grpc .bin/sqlc api/.dep
 		sqlc generate -f $$store/sqlc.yaml; \
 	done
 	go -C services/graph tool gqlgen generate
+	go -C dev/internal/bench/edge/rivals/stock tool gqlgen generate
 	@$(MAKE) docs/configuration.md
 
 # By a make of its own, since the services are built from what was generated before.

@@ -77,9 +77,6 @@ type ours struct {
 	people, senders []seed.User
 }
 
-// settings lift the limits of graph that so many clients of one user, at one address, would meet.
-var settings = []string{}
-
 func newOurs(stack *harness.Stack, people []seed.User) (*ours, error) {
 	conn, err := grpc.NewClient(stack.Messages[0].Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -100,10 +97,10 @@ func (*ours) knowsUsers() bool { return true }
 // start starts a graph of its own, since the stack's has other things to do.
 func (o *ours) start(ctx context.Context) (err error) {
 	if o.process == nil {
-		o.process, err = o.stack.StartGraph(ctx, settings...)
+		o.process, err = o.stack.StartGraph(ctx)
 		return err
 	}
-	return o.process.Start(ctx, settings...)
+	return o.process.Start(ctx)
 }
 
 func (o *ours) stop() error { return o.process.Stop() }
@@ -228,7 +225,7 @@ func newStock(programs *harness.Programs, dir string, rdb *redis.Client) *rival 
 		payload: func(number int) string {
 			return fmt.Sprintf(`{"cursor":%q,"message":{"id":%q,"seq":%d,"body":%q,"sentAt":%q,`+
 				`"sender":{"id":%q},"conversation":{"id":%q},"clientId":null}}`,
-				sampleCursor, sampleMessage, number, body(number), sampleTime, sampleID, sampleConversation)
+				sampleCursor, sampleMessage, number%eventsPerFleet, body(number), sampleTime, sampleID, sampleConversation)
 		},
 		hello: func(user int) hello {
 			return hello{init: initPayload(fmt.Sprintf("user-%d", user)), subscribe: subscribePayload()}
@@ -244,7 +241,7 @@ func newBare(programs *harness.Programs, dir string, rdb *redis.Client, joined b
 		payload: func(number int) string {
 			return fmt.Sprintf(`{"id":"1","type":"next","payload":{"data":{"newMessage":{"cursor":%q,"message":{"id":%q,`+
 				`"seq":%d,"body":%q,"sentAt":%q,"sender":{"id":%q},"conversation":{"id":%q},"clientId":null}}}}}`,
-				sampleCursor, sampleMessage, number, body(number), sampleTime, sampleID, sampleConversation)
+				sampleCursor, sampleMessage, number%eventsPerFleet, body(number), sampleTime, sampleID, sampleConversation)
 		},
 		hello: func(int) hello { return hello{} },
 	}

@@ -33,14 +33,6 @@ func (p *poller) add(fd, slot int) error {
 	return nil
 }
 
-// remove stops watching a socket.
-func (p *poller) remove(fd int) error {
-	if err := syscall.EpollCtl(p.fd, syscall.EPOLL_CTL_DEL, fd, nil); err != nil {
-		return fmt.Errorf("watch a socket no longer: %w", err)
-	}
-	return nil
-}
-
 // wait appends the slots of sockets that have something to read, if there are any within the time.
 func (p *poller) wait(slots []int, timeout time.Duration) ([]int, error) {
 	n, err := syscall.EpollWait(p.fd, p.events[:], int(timeout.Milliseconds()))

@@ -14,7 +14,6 @@ type poller struct{}
 
 func newPoller() (*poller, error)                           { return nil, errNeedsLinux }
 func (*poller) add(int, int) error                          { return errNeedsLinux }
-func (*poller) remove(int) error                            { return errNeedsLinux }
 func (*poller) wait([]int, time.Duration) ([]int, error)    { return nil, errNeedsLinux }
 func (*poller) close()                                      {}
 func dialSocket(string, time.Duration) (int, uint16, error) { return 0, 0, errNeedsLinux }

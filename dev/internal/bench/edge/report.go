@@ -118,7 +118,8 @@ type row struct {
 	met   func(figure float64) bool
 }
 
-func atMost(want float64) func(float64) bool  { return func(have float64) bool { return have <= want } }
+func atMost(want float64) func(float64) bool { return func(have float64) bool { return have <= want } }
+
 func atLeast(want float64) func(float64) bool { return func(have float64) bool { return have >= want } }
 
 func (r *Report) rows() []row {
