@@ -197,6 +197,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 func serve(ctx context.Context, cfg Config, api *httpapi.API, listener net.Listener, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:           api,
+		ConnContext:       transport.WithConn,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      time.Minute,

@@ -56,7 +56,7 @@ func TestAUserWhoAsksTooOftenIsRefused(t *testing.T) {
 	plain := http.Header{
 		"Content-Type": {"application/json"}, "Accept": {"application/json"}, "Authorization": {"Bearer " + ada.token},
 	}
-	wantTooMany(t, s.do(t, http.MethodPost, "/graphql", plain, `{"query":"{ __typename }"}`), http.StatusOK)
+	wantTooMany(t, s.do(t, http.MethodPost, "/graphql", plain, `{"query":"{ __typename }"}`), http.StatusTooManyRequests)
 
 	ask[any](t, s, bob.token, `{ me { id } }`, nil)
 	if r := s.post(t, "", `{ __typename }`, nil); r.Status != http.StatusOK {

@@ -74,6 +74,7 @@ func New(o Options) *API {
 		Complexity: limits.Complexity(o.Resolver.PageSize),
 	}))
 	server.AddTransport(transport.NewWebSocket(connections, o.Origins, plain))
+	server.AddTransport(transport.NewStreams(connections, plain))
 	server.AddTransport(plain)
 	server.SetErrorPresenter(presenter.Present)
 	server.SetRecoverFunc(presenter.Recover)
@@ -99,8 +100,8 @@ func New(o Options) *API {
 	mux.Handle(Path, otelhttp.NewHandler(
 		logged(o.Log, cors(o.Origins, admitted)),
 		"graphql",
-		// A span as long as a socket tells nothing and is exported too late; each operation on it has its own.
-		otelhttp.WithFilter(func(r *http.Request) bool { return !transport.IsUpgrade(r) }),
+		// A span as long as a connection tells nothing and is exported too late; each operation on it has its own.
+		otelhttp.WithFilter(func(r *http.Request) bool { return !transport.IsUpgrade(r) && !transport.IsStream(r) }),
 	))
 	if o.Development {
 		mountPlayground(mux)

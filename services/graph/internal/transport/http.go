@@ -39,15 +39,32 @@ func (t HTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecu
 		t.malformed(w, r, wrong)
 		return
 	}
+	operation, refused := exec.CreateOperationContext(r.Context(), params)
+	t.answer(w, r, f, exec, operation, refused)
+}
+
+// execute answers by a single response a request that a transport has read.
+func (t HTTP) execute(
+	w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, operation *graphql.OperationContext,
+	refused gqlerror.List,
+) {
+	t.answer(w, r, formOf(r), exec, operation, refused)
+}
+
+// answer executes an operation, unless it was refused, and writes the response.
+func (t HTTP) answer(
+	w http.ResponseWriter, r *http.Request, f form, exec graphql.GraphExecutor, operation *graphql.OperationContext,
+	refused gqlerror.List,
+) {
 	ctx := r.Context()
-	operation, refused := exec.CreateOperationContext(ctx, params)
 	if refused != nil {
 		write(w, f, exec.DispatchError(graphql.WithOperationContext(ctx, operation), refused))
 		return
 	}
 	switch operation.Operation.Operation {
 	case ast.Subscription:
-		err := errs.New(errs.Invalid, "subscriptions travel over WebSocket (graphql-transport-ws)")
+		err := errs.New(errs.Invalid, "a subscription must be asked for by WebSocket (graphql-transport-ws), or with "+
+			"Accept: "+mediaEvents+" or "+mediaParts+";subscriptionSpec=1.0")
 		write(w, f, &graphql.Response{Errors: gqlerror.List{t.Present(ctx, err)}})
 		return
 	case ast.Mutation:

@@ -91,10 +91,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok && h.socket.connections.cfg.SendBuffer > 0 {
-		// A failure leaves the buffer as it is, which costs memory and nothing else.
-		_ = tcp.SetWriteBuffer(h.socket.connections.cfg.SendBuffer)
-	}
+	boundBuffer(conn, &h.socket.connections.cfg)
 	h.socket.open(conn)
 	return wire{Conn: conn, queue: h.socket.queue}, buffers, nil
 }

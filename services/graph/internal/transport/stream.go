@@ -1,0 +1,389 @@
+package transport
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"chatapp.dev/internal/platform/errs"
+	"chatapp.dev/internal/platform/identity"
+	"chatapp.dev/services/graph/internal/live"
+	"chatapp.dev/services/graph/internal/sendq"
+)
+
+// encoding is how a stream's responses look.
+type encoding struct {
+	contentType string
+	// opening comes first, closing last when the stream ends as it should, and heartbeat now and then.
+	opening, closing, heartbeat string
+	// next surrounds a response, and failed the errors that an operation ends with.
+	next, failed [2]string
+	// complete follows the last response of an operation.
+	complete string
+}
+
+// The encodings of the modes in which a stream carries one operation.
+var (
+	// events is graphql-sse's mode of distinct connections.
+	events = encoding{
+		contentType: mediaEvents,
+		// A comment, so that the client sees at once that it is connected.
+		opening:   ":\n\n",
+		heartbeat: ":\n\n",
+		next:      [2]string{"event: next\ndata: ", "\n\n"},
+		failed:    [2]string{`event: next` + "\n" + `data: {"errors":`, "}\n\n"},
+		complete:  "event: complete\ndata:\n\n",
+	}
+	// parts is Apollo's multipart protocol for subscriptions. Each part is followed by the delimiter of the next, so that
+	// a client need not wait for that to know that it has the part.
+	parts = encoding{
+		contentType: `multipart/mixed;boundary="graphql";subscriptionSpec=1.0`,
+		opening:     "\r\n--graphql",
+		closing:     "--\r\n",
+		heartbeat:   partHead + "{}" + partTail,
+		next:        [2]string{partHead + `{"payload":`, "}" + partTail},
+		failed:      [2]string{partHead + `{"payload":null,"errors":`, "}" + partTail},
+	}
+)
+
+const (
+	partHead = "\r\nContent-Type: application/json\r\n\r\n"
+	partTail = "\r\n--graphql"
+)
+
+// eventsOf is graphql-sse's encoding for an operation on a connection that has several.
+func eventsOf(operationID string) encoding {
+	id := string(live.EncodeString(operationID))
+	e := events
+	e.next = [2]string{`event: next` + "\n" + `data: {"id":` + id + `,"payload":`, "}\n\n"}
+	e.failed = [2]string{`event: next` + "\n" + `data: {"id":` + id + `,"payload":{"errors":`, "}}\n\n"}
+	e.complete = `event: complete` + "\n" + `data: {"id":` + id + "}\n\n"
+	return e
+}
+
+// stream is an HTTP response that goes on, and the operations whose responses it carries.
+type stream struct {
+	connections *Connections
+	present     graphql.ErrorPresenterFunc
+	exec        graphql.GraphExecutor
+	// encoding is that of the stream as a whole.
+	encoding encoding
+	// who asked for the stream; the zero Identity stands for somebody without a token.
+	who   identity.Identity
+	queue *sendq.Queue
+	// ends is set for a stream that ends with its one operation.
+	ends bool
+
+	// ctx ends with the stream.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu sync.Mutex
+	// reserved is when the stream was asked for, and attached is set once there is a response for it.
+	reserved time.Time
+	attached bool
+	over     bool
+	// operations has those under way by their ids.
+	operations map[string]*streamed
+}
+
+// openStream returns a stream in somebody's name, or an error for the client when there cannot be one.
+func (c *Connections) openStream(
+	ctx context.Context, present graphql.ErrorPresenterFunc, exec graphql.GraphExecutor, e encoding,
+) (*stream, error) {
+	s := &stream{
+		connections: c, present: present, exec: exec, encoding: e, reserved: time.Now(), operations: make(map[string]*streamed),
+	}
+	s.who, _ = identity.From(ctx)
+	if !c.enter(s) {
+		return nil, errs.New(errs.Unavailable, "the server restarts; connect again")
+	}
+	if !s.who.UserID.IsZero() && !c.claim(s.who.UserID) {
+		s.who = identity.Identity{}
+		c.leave(s, s.who.UserID)
+		return nil, errs.New(errs.RateLimited, "too many connections of this user")
+	}
+	s.ctx, s.cancel = context.WithCancel(c.ctx)
+	s.queue = c.pool.OpenPulled(sendq.Plain, func(error) { go s.abandon() })
+	return s, nil
+}
+
+// gone forgets the stream.
+func (s *stream) gone() {
+	s.stop()
+	s.queue.Close()
+	s.connections.leave(s, s.who.UserID)
+}
+
+// stop ends the operations.
+func (s *stream) stop() {
+	s.mu.Lock()
+	s.over = true
+	operations := s.operations
+	s.operations = nil
+	for _, o := range operations {
+		o.over = true
+	}
+	s.mu.Unlock()
+	s.cancel()
+	for _, o := range operations {
+		o.stop()
+	}
+}
+
+// abandon ends the stream without the end that its operations would have had, so that the client connects again.
+func (s *stream) abandon() {
+	s.stop()
+	s.queue.Finish(sendq.Frame{}, false, false)
+}
+
+// drain implements connection. Events end in mid-stream, which makes their clients connect again; parts have a way to
+// say why.
+func (s *stream) drain() {
+	if s.encoding.closing == "" {
+		s.stop()
+		s.queue.Finish(sendq.Frame{}, true, false)
+		s.leaveIfNobodyAttached()
+		return
+	}
+	s.fail(errs.New(errs.Unavailable, "the server restarts; resume from the last cursor"))
+}
+
+// watch implements connection.
+func (s *stream) watch(now time.Time) {
+	s.mu.Lock()
+	late := !s.attached && now.Sub(s.reserved) >= s.connections.cfg.InitTimeout
+	s.mu.Unlock()
+	switch {
+	case late:
+		s.abandon()
+		s.leaveIfNobodyAttached()
+	case !s.who.UserID.IsZero() && !now.Before(s.who.ExpiresAt.Add(-expiryMargin)):
+		s.fail(errs.New(errs.Unauthenticated, "the access token has expired; sign in again"))
+	}
+}
+
+// leaveIfNobodyAttached forgets a stream which no response will ever be there for.
+func (s *stream) leaveIfNobodyAttached() {
+	s.mu.Lock()
+	attached := s.attached
+	s.attached = true
+	s.mu.Unlock()
+	if !attached {
+		s.gone()
+	}
+}
+
+// fail ends every operation with an error, and the stream.
+func (s *stream) fail(err error) {
+	ctx, span := tracer.Start(s.ctx, "ended")
+	list := gqlerror.List{s.present(ctx, err)}
+	span.End()
+	s.mu.Lock()
+	operations := make([]*streamed, 0, len(s.operations))
+	for _, o := range s.operations {
+		operations = append(operations, o)
+	}
+	s.mu.Unlock()
+	for _, o := range operations {
+		o.End(list)
+		o.stop()
+	}
+	s.finish()
+	s.leaveIfNobodyAttached()
+}
+
+// finish ends the stream after what is queued.
+func (s *stream) finish() {
+	s.queue.Finish(sendq.Frame{Head: []byte(s.encoding.closing)}, true, false)
+	s.stop()
+}
+
+// attach makes the caller the one who serves the stream. There can be one.
+func (s *stream) attach() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.attached || s.over {
+		return false
+	}
+	s.attached = true
+	return true
+}
+
+// serve sends what the stream has until it ends or the client is gone.
+func (s *stream) serve(w http.ResponseWriter, r *http.Request) {
+	defer s.gone()
+	cfg := &s.connections.cfg
+	control := http.NewResponseController(w)
+	// The server's own deadlines are for requests that end.
+	_ = control.SetReadDeadline(time.Time{})
+	if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok {
+		tuneStream(conn, cfg)
+	}
+	header := w.Header()
+	header.Set("Content-Type", s.encoding.contentType)
+	header.Set("Cache-Control", "no-store")
+	// For proxies that would keep an answer until there is much of it.
+	header.Set("X-Accel-Buffering", "no")
+	chunk := []byte(s.encoding.opening)
+	for {
+		_ = control.SetWriteDeadline(time.Now().Add(cfg.WriteTimeout))
+		if _, err := w.Write(chunk); err != nil {
+			return
+		}
+		if err := control.Flush(); err != nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), cfg.PingInterval)
+		var more bool
+		chunk, more = s.queue.Pull(ctx, chunk[:0])
+		cancel()
+		switch {
+		case !more || r.Context().Err() != nil:
+			return
+		case len(chunk) == 0:
+			chunk = append(chunk, s.encoding.heartbeat...)
+		}
+	}
+}
+
+// streamed is an operation whose responses a stream carries. It implements live.Sink.
+type streamed struct {
+	stream   *stream
+	id       string
+	encoding encoding
+	ctx      context.Context
+	cancel   context.CancelFunc
+
+	// The rest is guarded by stream.mu.
+
+	subscriber *live.Subscriber
+	over       bool
+}
+
+var _ live.Sink = (*streamed)(nil)
+
+// begin adds an operation to the stream. It returns nil when the id is taken or the stream is over.
+func (s *stream) begin(id string, e encoding) *streamed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over || s.operations[id] != nil {
+		return nil
+	}
+	o := &streamed{stream: s, id: id, encoding: e}
+	o.ctx, o.cancel = context.WithCancel(s.ctx)
+	s.operations[id] = o
+	return o
+}
+
+// room tells whether the stream may have one more operation.
+func (s *stream) room() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.operations) < s.connections.cfg.Operations
+}
+
+// complete ends an operation that the client wants no more of.
+func (s *stream) complete(id string) {
+	s.mu.Lock()
+	o := s.operations[id]
+	delete(s.operations, id)
+	s.mu.Unlock()
+	if o != nil {
+		o.stop()
+	}
+}
+
+// run executes the operation in the name of who asked for it. For a subscription it returns when that is up to date and
+// goes on by itself.
+func (o *streamed) run(op *graphql.OperationContext, who identity.Identity) {
+	s := o.stream
+	ctx := graphql.StartOperationTrace(identity.With(o.ctx, who))
+	if op.Operation.Operation != ast.Subscription {
+		responses, ctx := s.exec.DispatchOperation(ctx, op)
+		if response := responses(ctx); response != nil {
+			o.Next(live.Encode(response))
+		}
+		o.last(nil)
+		return
+	}
+	subscribing, span := tracer.Start(ctx, "subscribe")
+	subscriber, err := s.connections.fanout.Subscribe(subscribing, s.exec, op, who, o)
+	if err != nil {
+		list := gqlerror.List{s.present(subscribing, err)}
+		span.End()
+		o.End(list)
+		return
+	}
+	span.End()
+	s.mu.Lock()
+	over := o.over
+	o.subscriber = subscriber
+	s.mu.Unlock()
+	if over {
+		subscriber.Close()
+		return
+	}
+	subscriber.Deliver()
+}
+
+// stop ends what goes on in the operation's name.
+func (o *streamed) stop() {
+	o.cancel()
+	o.stream.mu.Lock()
+	o.over = true
+	subscriber := o.subscriber
+	o.stream.mu.Unlock()
+	if subscriber != nil {
+		subscriber.Close()
+	}
+}
+
+// Next implements live.Sink.
+func (o *streamed) Next(response []byte) {
+	o.stream.mu.Lock()
+	defer o.stream.mu.Unlock()
+	if !o.over {
+		o.push(o.encoding.next, response)
+	}
+}
+
+// push queues something that the encoding surrounds.
+func (o *streamed) push(around [2]string, body []byte) {
+	o.stream.queue.Push(sendq.Frame{Head: []byte(around[0]), Body: body, Tail: []byte(around[1])})
+}
+
+// Room implements live.Sink.
+func (o *streamed) Room(ctx context.Context) error { return o.stream.queue.Room(ctx) }
+
+// End implements live.Sink.
+func (o *streamed) End(list gqlerror.List) { o.last(list) }
+
+// last ends the operation, with errors if there are any, and with it the stream that was for it alone.
+func (o *streamed) last(list gqlerror.List) {
+	s := o.stream
+	s.mu.Lock()
+	if o.over {
+		s.mu.Unlock()
+		return
+	}
+	o.over = true
+	delete(s.operations, o.id)
+	if list != nil {
+		o.push(o.encoding.failed, live.EncodeErrors(list))
+	}
+	if o.encoding.complete != "" {
+		s.queue.Push(sendq.Frame{Head: []byte(o.encoding.complete)})
+	}
+	s.mu.Unlock()
+	o.cancel()
+	if s.ends {
+		s.finish()
+	}
+}
