@@ -192,7 +192,7 @@ func TestRequestsThatAreNone(t *testing.T) {
 		"a form":             {"POST", "/graphql", http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, `query={__typename}`, 415, ""},
 		"another charset":    {"POST", "/graphql", http.Header{"Content-Type": {"application/json; charset=latin1"}}, `{}`, 415, ""},
 		"the charset":        {"POST", "/graphql", http.Header{"Content-Type": {"application/json; charset=UTF-8"}}, `{"query":"{ __typename }"}`, 200, ""},
-		"another method":     {"PUT", "/graphql", jsonType, `{"query":"{ __typename }"}`, 405, "GET, HEAD, POST"},
+		"another method":     {"PATCH", "/graphql", jsonType, `{"query":"{ __typename }"}`, 405, "GET, HEAD, POST"},
 		"nothing it takes":   {"POST", "/graphql", http.Header{"Content-Type": {"application/json"}, "Accept": {"text/html"}}, `{"query":"{ __typename }"}`, 406, ""},
 		"GET":                {"GET", "/graphql?query=%7B__typename%7D", http.Header{}, "", 200, ""},
 		"GET with variables": {"GET", "/graphql?query=query(%24a:Boolean!)%7B__typename%20%40include(if:%24a)%7D&variables=%7B%22a%22:true%7D", http.Header{}, "", 200, ""},
