@@ -22,13 +22,15 @@ func TestSettingsThatAreWrong(t *testing.T) {
 		"redis that is no URL":  {func(c *Config) { c.Redis = "localhost:6379" }, false},
 		"proxies":               {func(c *Config) { c.TrustedProxies = []string{"10.0.0.0/8", "::1"} }, true},
 		"proxy that is a name":  {func(c *Config) { c.TrustedProxies = []string{"ingress"} }, false},
+		"trusted documents":     {func(c *Config) { c.Persisted.TrustedDocuments = "testdata/persisted-documents.json" }, true},
+		"of Apollo":             {func(c *Config) { c.Persisted.TrustedDocuments = "testdata/persisted-query-manifest.json" }, true},
+		"trusted and not there": {func(c *Config) { c.Persisted.TrustedDocuments = "testdata/nothing.json" }, false},
+		"trusted and not valid": {func(c *Config) { c.Persisted.TrustedDocuments = "testdata/invalid-documents.json" }, false},
 		"negative drain":        {func(c *Config) { c.DrainDelay = -time.Second }, false},
 		"negative shutdown":     {func(c *Config) { c.ShutdownTimeout = -time.Second }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := Config{
-				Users: "users:9001", Messages: "messages:9002", Redis: "redis://redis:6379/0", PageSize: 15,
-			}
+			cfg := defaults(t)
 			test.change(&cfg)
 			if err := cfg.Validate(); (err == nil) != test.ok {
 				t.Errorf("Validate: %v", err)

@@ -26,8 +26,11 @@ import (
 	"chatapp.dev/internal/platform/rpc"
 	"chatapp.dev/internal/platform/run"
 	"chatapp.dev/services/graph/internal/clientaddr"
+	"chatapp.dev/services/graph/internal/gen"
 	"chatapp.dev/services/graph/internal/httpapi"
 	"chatapp.dev/services/graph/internal/hub"
+	"chatapp.dev/services/graph/internal/limits"
+	"chatapp.dev/services/graph/internal/persisted"
 	"chatapp.dev/services/graph/internal/ratelimit"
 	"chatapp.dev/services/graph/internal/resolver"
 	"chatapp.dev/services/graph/internal/transport"
@@ -51,6 +54,9 @@ type Config struct {
 	// TrustedProxies are believed where a request came from; everybody else can write what they like.
 	TrustedProxies []string         `placeholder:"NETWORK,..." help:"Networks (10.0.0.0/8) of the proxies in front, whose X-Forwarded-For is believed. Without them the address of a connection is the client's."`
 	Rate           ratelimit.Config `embed:"" prefix:"rate-"`
+
+	Limit     limits.Config    `embed:"" prefix:"limit-"`
+	Persisted persisted.Config `embed:""`
 
 	// DrainDelay and ShutdownTimeout are the two halves of a stop: see Run.
 	DrainDelay      time.Duration `default:"5s" help:"How long to go on serving after readiness is off, when stopping."`
@@ -87,6 +93,9 @@ func (c *Config) Validate() error {
 	if _, err := clientaddr.ParseProxies(c.TrustedProxies); err != nil {
 		return run.Invalid(&c.TrustedProxies, "%v", err)
 	}
+	if _, err := c.trusted(); err != nil {
+		return run.Invalid(&c.Persisted.TrustedDocuments, "must be a file of trusted documents: %v", err)
+	}
 	if c.PageSize < 1 || c.PageSize > resolver.MaxPageSize {
 		return run.Invalid(&c.PageSize, "must be 1 to %d, but is %d", resolver.MaxPageSize, c.PageSize)
 	}
@@ -101,10 +110,23 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// trusted reads the file of trusted documents. They are nil when none is set.
+func (c *Config) trusted() (*persisted.Documents, error) {
+	if c.Persisted.TrustedDocuments == "" {
+		return nil, nil
+	}
+	schema := gen.NewExecutableSchema(gen.Config{}).Schema()
+	return persisted.Load(c.Persisted.TrustedDocuments, schema, c.Limit.Tokens)
+}
+
 // Run serves until ctx ends, and then stops in order: readiness, and new WebSockets and streams; after DrainDelay, in
 // which those who route to it take notice, those that are open, one after the other, whose clients connect again
 // elsewhere; new connections; the requests under way, all within ShutdownTimeout; the hub; the probes.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	trusted, err := cfg.trusted()
+	if err != nil {
+		return fmt.Errorf("read the trusted documents: %w", err)
+	}
 	usersConn, err := rpc.Dial(cfg.Users, rpc.WithRetry(
 		usersv1.UsersService_BatchGetUsers_FullMethodName,
 		usersv1.UsersService_SearchUsers_FullMethodName,
@@ -156,6 +178,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		Hub:         events,
 		Sockets:     cfg.Sockets,
 		Origins:     cfg.AllowedOrigins,
+		Limits:      cfg.Limit,
+		Persisted:   cfg.Persisted,
+		Trusted:     trusted,
 		Development: cfg.Development,
 		Log:         log,
 	})

@@ -20,6 +20,7 @@ import (
 	"chatapp.dev/internal/platform/run"
 	"chatapp.dev/internal/platform/telemetry"
 	"chatapp.dev/services/graph/internal/model"
+	"chatapp.dev/services/graph/internal/ratelimit"
 )
 
 func TestMain(m *testing.M) {
@@ -50,16 +51,13 @@ func start(t *testing.T, change func(*Config)) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The defaults, and what makes a test quick.
-	var cfg Config
-	if err := run.Parse("graph", &cfg, nil); err != nil {
-		t.Fatal(err)
-	}
+	cfg := defaults(t)
 	cfg.Listener, cfg.AdminListener = listener, admin
 	cfg.Users, cfg.Messages = usersAddr, messagesAddr
 	cfg.Redis = "redis://" + redistest.Start(t).Addr + "/0"
-	cfg.Hub.HeadInterval = 20 * time.Millisecond
+	cfg.Rate = ratelimit.Config{}
 	cfg.DrainDelay, cfg.Sockets.Drain, cfg.ShutdownTimeout = 0, 0, 5*time.Second
+	cfg.Hub.HeadInterval = 20 * time.Millisecond
 	if change != nil {
 		change(&cfg)
 	}
@@ -78,6 +76,16 @@ func start(t *testing.T, change func(*Config)) *server {
 	})
 	t.Cleanup(stop)
 	return &server{world: w, addr: listener.Addr().String(), logs: logs, stop: stop}
+}
+
+// defaults are the settings of a service of which nothing is set.
+func defaults(t *testing.T) Config {
+	t.Helper()
+	var cfg Config
+	if err := run.Parse("graph", &cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	return cfg
 }
 
 // buffer is a log that can be read while it is written.

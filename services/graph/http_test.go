@@ -299,41 +299,6 @@ func TestSubscriptionsDoNotTravelOverPlainHTTP(t *testing.T) {
 	}
 }
 
-func TestLimits(t *testing.T) {
-	s := start(t, nil)
-	ada := s.add(t, "ada")
-	deep := strings.Repeat("conversation { lastMessage { ", 15) + "id" + strings.Repeat(" } }", 15)
-	wide := "{ " + strings.Repeat("me { id } ", 500) + "}"
-	var bomb strings.Builder
-	for i := range 15 {
-		fmt.Fprintf(&bomb, "fragment f%d on Query { ", i)
-		for range 10 {
-			fmt.Fprintf(&bomb, "...f%d ", i+1)
-		}
-		bomb.WriteString("}\n")
-	}
-	var guesses strings.Builder
-	for i := range 11 {
-		fmt.Fprintf(&guesses, `a%d: signIn(input: {username: "ada", password: "guess %d"}) { userErrors { code } } `, i, i)
-	}
-	for name, test := range map[string]struct{ query, code string }{
-		"guesses": {"mutation { " + guesses.String() + "}", "BAD_USER_INPUT"},
-		"deep":    {`query($id: ID!) { message(id: $id) { ` + deep + ` } }`, "BAD_USER_INPUT"},
-		"wide":    {wide, "GRAPHQL_PARSE_FAILED"},
-		"costly":  {`{ conversations(first: 100) { edges { node { messages(first: 100) { edges { node { id body } } } } } } }`, "GRAPHQL_VALIDATION_FAILED"},
-		"bomb":    {"{ ...f0 }\n" + bomb.String() + "fragment f15 on Query { __typename }", "BAD_USER_INPUT"},
-		"defer":   {`{ ... @defer { me { id } } }`, "BAD_USER_INPUT"},
-		"screens": {`{ conversations(first: 100) { edges { node { id with { id username displayName } messages(first: 15) { edges { node { id seq body sender { id } } } } } } } }`, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := s.post(t, ada.token, test.query, map[string]any{"id": messageID(ids.New(), 1)})
-			if r.code() != test.code {
-				t.Errorf("got %.300s", r.Raw)
-			}
-		})
-	}
-}
-
 func TestCrossOriginRequests(t *testing.T) {
 	s := start(t, func(c *Config) { c.AllowedOrigins = []string{"https://chat.example.com"} })
 	preflight := func(origin string) http.Header {

@@ -23,7 +23,7 @@ import (
 	"chatapp.dev/internal/platform/errs"
 )
 
-// The codes that extensions.code can have. ParseFailed and ValidationFailed are Apollo's names.
+// The codes that extensions.code can have. The last four are Apollo's names.
 const (
 	Unauthenticated  = "UNAUTHENTICATED"
 	Forbidden        = "FORBIDDEN"
@@ -37,6 +37,9 @@ const (
 	Internal         = "INTERNAL_SERVER_ERROR"
 	ParseFailed      = errcode.ParseFailed
 	ValidationFailed = errcode.ValidationFailed
+
+	PersistedQueryNotFound     = "PERSISTED_QUERY_NOT_FOUND"
+	PersistedQueryNotSupported = "PERSISTED_QUERY_NOT_SUPPORTED"
 )
 
 const (
@@ -66,6 +69,8 @@ func init() {
 	for _, kind := range kinds {
 		errcode.RegisterErrorType(kind.code, errcode.KindProtocol)
 	}
+	errcode.RegisterErrorType(PersistedQueryNotFound, errcode.KindProtocol)
+	errcode.RegisterErrorType(PersistedQueryNotSupported, errcode.KindProtocol)
 }
 
 // Refuse returns the error with which an extension refuses an operation before it runs.
@@ -78,6 +83,9 @@ func Refuse(err *errs.Error) *gqlerror.Error {
 // Status returns the HTTP status of a request that is refused as a whole with these presented errors.
 func Status(list gqlerror.List) int {
 	for _, err := range list {
+		if err.Extensions["code"] == PersistedQueryNotFound {
+			return http.StatusNotFound
+		}
 		for _, kind := range kinds {
 			if err.Extensions["code"] == kind.code {
 				return kind.status
@@ -168,8 +176,6 @@ func libraryCode(err *gqlerror.Error) (string, bool) {
 	switch {
 	case !ok:
 		return "", false
-	case code == "COMPLEXITY_LIMIT_EXCEEDED":
-		return ValidationFailed, true
 	case len(err.Path) > 0 && err.Path[0] == ast.PathName("variable"):
 		// A variable whose value does not fit its type: the operation is valid, what came with it is not.
 		return BadUserInput, true

@@ -63,7 +63,7 @@ func TestPresent(t *testing.T) {
 		"without a code":  {gqlerror.Errorf("secret"), "INTERNAL_SERVER_ERROR", internalMessage, true},
 		"parsing":         {library("GRAPHQL_PARSE_FAILED"), "GRAPHQL_PARSE_FAILED", "expected Name", false},
 		"validation":      {library("GRAPHQL_VALIDATION_FAILED"), "GRAPHQL_VALIDATION_FAILED", "expected Name", false},
-		"complexity":      {library("COMPLEXITY_LIMIT_EXCEEDED"), "GRAPHQL_VALIDATION_FAILED", "expected Name", false},
+		"persisted":       {library("PERSISTED_QUERY_NOT_FOUND"), "PERSISTED_QUERY_NOT_FOUND", "expected Name", false},
 		"a variable":      {library("GRAPHQL_VALIDATION_FAILED", ast.PathName("variable"), ast.PathName("id")), "BAD_USER_INPUT", "expected Name", false},
 		"refused":         {Refuse(errs.New(errs.Unauthenticated, "sign in")), "UNAUTHENTICATED", "sign in", false},
 		"refused wrapped": {Refuse(errs.Wrap(errs.Invalid, cause, "no")), "BAD_USER_INPUT", "no", false},
@@ -110,6 +110,7 @@ func TestPanicBecomesAnInternalError(t *testing.T) {
 func TestStatus(t *testing.T) {
 	for code, want := range map[string]int{
 		Unauthenticated: http.StatusUnauthorized, Forbidden: http.StatusForbidden, BadUserInput: http.StatusBadRequest,
+		PersistedQueryNotFound: http.StatusNotFound, PersistedQueryNotSupported: http.StatusBadRequest,
 		RateLimited: http.StatusTooManyRequests, Unavailable: http.StatusServiceUnavailable,
 		Internal: http.StatusInternalServerError, ParseFailed: http.StatusBadRequest, ValidationFailed: http.StatusBadRequest,
 	} {

@@ -24,6 +24,7 @@ import (
 	"chatapp.dev/services/graph/internal/hub"
 	"chatapp.dev/services/graph/internal/limits"
 	"chatapp.dev/services/graph/internal/live"
+	"chatapp.dev/services/graph/internal/persisted"
 	"chatapp.dev/services/graph/internal/ratelimit"
 	"chatapp.dev/services/graph/internal/resolver"
 	"chatapp.dev/services/graph/internal/transport"
@@ -34,9 +35,6 @@ const Path = "/graphql"
 
 // operationTimeout bounds a query or a mutation. Its calls have shorter deadlines of their own.
 const operationTimeout = 15 * time.Second
-
-// maxBody is the most bytes that a request may have.
-const maxBody = 1 << 20
 
 // Options are what an API is made of.
 type Options struct {
@@ -50,6 +48,11 @@ type Options struct {
 	Sockets transport.Config
 	// Origins are the other sites whose pages may use the API.
 	Origins transport.Origins
+	Limits  limits.Config
+	// Persisted are the settings of documents that clients name, and Trusted the only ones that are executed; nil when
+	// all are.
+	Persisted persisted.Config
+	Trusted   *persisted.Documents
 	// Development turns on introspection, suggestions in errors, and the playground at /.
 	Development bool
 	Log         *slog.Logger
@@ -65,7 +68,7 @@ type API struct {
 // New returns an API.
 func New(o Options) *API {
 	presenter := apierr.Presenter{Log: o.Log}
-	plain := transport.HTTP{Present: presenter.Present, MaxBody: maxBody}
+	plain := transport.HTTP{Present: presenter.Present, MaxBody: o.Limits.BodyBytes}
 	fanout := live.New(o.Hub, presenter.Present)
 	connections := transport.NewConnections(o.Sockets, o.Verifier, o.Limiter, fanout)
 
@@ -83,9 +86,11 @@ func New(o Options) *API {
 	if o.Development {
 		server.Use(extension.Introspection{})
 	}
-	server.Use(transport.Text{})
 	server.Use(resolver.Guard{})
-	limits.Apply(server)
+	limits.Apply(server, o.Limits)
+	// After all that refuses operations and before what looks at their text.
+	server.Use(persisted.New(o.Persisted, o.Trusted))
+	server.Use(transport.Text{})
 	server.AroundOperations(traced)
 	server.AroundOperations(bounded)
 	server.AroundOperations(o.Resolver.CursorFirst)

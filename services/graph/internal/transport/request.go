@@ -14,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/99designs/gqlgen/graphql"
+
+	"chatapp.dev/services/graph/internal/persisted"
 )
 
 // problem is why a request is none that GraphQL over HTTP knows.
@@ -42,7 +44,7 @@ func (t HTTP) read(w http.ResponseWriter, r *http.Request) (*graphql.RawParams, 
 	if wrong != nil {
 		return nil, wrong
 	}
-	if params.Query == "" {
+	if params.Query == "" && !persisted.Named(params) {
 		return nil, badRequest("query is missing")
 	}
 	params.Headers = r.Header
@@ -102,6 +104,7 @@ func decodeParams(raw []byte) (*graphql.RawParams, *problem) {
 		return nil, badRequest("the body must be a JSON object, but is null")
 	}
 	var params graphql.RawParams
+	var documentID string
 	for _, member := range []struct {
 		name string
 		into any
@@ -111,6 +114,7 @@ func decodeParams(raw []byte) (*graphql.RawParams, *problem) {
 		{"operationName", &params.OperationName, "a string"},
 		{"variables", &params.Variables, "an object"},
 		{"extensions", &params.Extensions, "an object"},
+		{"documentId", &documentID, "a string"},
 	} {
 		value, ok := members[member.name]
 		if !ok {
@@ -120,6 +124,9 @@ func decodeParams(raw []byte) (*graphql.RawParams, *problem) {
 			return nil, badRequest("%s must be %s", member.name, member.kind)
 		}
 	}
+	if documentID != "" {
+		persisted.Name(&params, documentID)
+	}
 	return &params, nil
 }
 
@@ -128,7 +135,7 @@ func readQuery(raw string) (*graphql.RawParams, *problem) {
 	if err != nil {
 		return nil, badRequest("the query string is malformed")
 	}
-	for _, name := range []string{"query", "operationName", "variables", "extensions"} {
+	for _, name := range []string{"query", "operationName", "variables", "extensions", "documentId"} {
 		if len(values[name]) > 1 {
 			return nil, badRequest("%s is given more than once", name)
 		}
@@ -154,6 +161,9 @@ func readQuery(raw string) (*graphql.RawParams, *problem) {
 		if err := decode(text, parameter.into); err != nil {
 			return nil, badRequest("%s must be a JSON object", parameter.name)
 		}
+	}
+	if id := values.Get("documentId"); id != "" {
+		persisted.Name(params, id)
 	}
 	return params, nil
 }
