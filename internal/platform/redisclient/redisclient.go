@@ -1,31 +1,46 @@
-// Package redisclient connects to the Redis that carries hints between services.
+// Package redisclient connects to the Redis that carries hints between services: one server, a master that Sentinel
+// watches, or a Redis Cluster, by what the URL says.
 //
 // Redis may be away at any time and loses what it was told then: nothing may be kept in it that is nowhere else.
+//
+// Connections end when they lead to where nothing is published any more. With Sentinel that is what this package adds:
+// go-redis' own client for it finds the new master when it connects, but leaves subscriptions at a former master that is
+// still there. See [Connect].
 package redisclient
 
 import (
-	"errors"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/extra/redisotel/v9"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// CheckURL says what is wrong with a Redis URL, without repeating it: it may hold a password.
-func CheckURL(url string) error {
-	if _, err := redis.ParseURL(url); err != nil {
-		return errors.New("must be redis://[user:password@]host:port/db, or rediss:// for TLS")
+// Connect returns a client for a Redis URL, with spans that hold no statements. It does not wait for Redis.
+//
+// The client is a *redis.ClusterClient exactly for a Redis Cluster. Otherwise all its connections lead to one server:
+// with Sentinel, those to a master that has been replaced are closed within a second or two, whether or not it lives on.
+func Connect(url string) (redis.UniversalClient, error) {
+	target, err := parse(url)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	switch {
+	case target.cluster != nil:
+		return connectCluster(target.cluster)
+	case target.master != "":
+		return connectSentinel(target)
+	default:
+		return connectServer(target.server)
+	}
 }
 
-// Connect returns a client for a Redis URL, with spans that hold no statements. It does not wait for Redis.
-func Connect(url string) (redis.UniversalClient, error) {
-	options, err := redis.ParseURL(url)
-	if err != nil {
-		return nil, CheckURL(url)
-	}
+// reloadInterval is how old what a client knows of a cluster may be when it uses it. go-redis finds out by itself when a
+// slot has moved, since the former primary says so, but not when that is dead: it would go on for a minute.
+const reloadInterval = time.Second
+
+func connectServer(options *redis.Options) (*redis.Client, error) {
 	// Whoever uses Redis here does without it when it is away, and tries again: the client need not do so as well.
 	options.DialerRetries = 1
 	// A caller's deadline holds while Redis is silent, too. By default only the client's own timeouts, of seconds, do.
@@ -33,11 +48,25 @@ func Connect(url string) (redis.UniversalClient, error) {
 	// A feature of one vendor's servers; others would be asked about it on every connection.
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	client := redis.NewClient(options)
+	return client, instrument(client)
+}
+
+func connectCluster(options *redis.ClusterOptions) (*redis.ClusterClient, error) {
+	options.ClusterStateReloadInterval = reloadInterval
+	// For the same reasons as those of one server.
+	options.DialerRetries = 1
+	options.ContextTimeoutEnabled = true
+	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	client := redis.NewClusterClient(options)
+	return client, instrument(client)
+}
+
+func instrument(client redis.UniversalClient) error {
 	if err := redisotel.InstrumentTracing(client, redisotel.WithDBStatement(false)); err != nil {
-		return nil, fmt.Errorf("instrument redis: %w", err)
+		return fmt.Errorf("instrument redis: %w", err)
 	}
 	if err := redisotel.InstrumentMetrics(client); err != nil {
-		return nil, fmt.Errorf("instrument redis: %w", err)
+		return fmt.Errorf("instrument redis: %w", err)
 	}
-	return client, nil
+	return nil
 }

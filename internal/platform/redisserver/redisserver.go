@@ -1,7 +1,9 @@
-// Package redisserver runs a private redis-server as a child process, for tests and for development on one machine.
+// Package redisserver runs private redis-servers as child processes, for tests and for development on one machine: a
+// single one, a Redis Cluster, or a master and a replica that Sentinel watches.
 //
-// It listens on a port of 127.0.0.1 without a password, reads no configuration file and stores nothing: a restart empties
-// it. On Linux it is killed when this process ends in whatever way.
+// They listen on ports of 127.0.0.1 without a password and store nothing: a restart empties them. The nodes of a cluster
+// and Sentinel keep only what they know of each other, in a temporary folder. On Linux all are killed when this process
+// ends in whatever way.
 package redisserver
 
 import (
@@ -10,11 +12,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,6 +45,7 @@ type Options struct {
 // Server is a redis-server. Its methods may be called from several goroutines.
 type Server struct {
 	program string
+	args    []string // Beside those that say where to listen.
 	port    int
 	log     *slog.Logger
 
@@ -47,24 +53,40 @@ type Server struct {
 	process *child.Process // The current process, or the last one.
 }
 
+// storeNothing are the arguments of a server that keeps no data on the disk.
+var storeNothing = []string{"--save", "", "--appendonly", "no"}
+
 // Start starts a server and returns once it answers. ctx bounds the start only. The error is ErrNotInstalled, wrapped,
 // when there is no Redis on this machine.
 func Start(ctx context.Context, opts Options) (*Server, error) {
-	program, err := exec.LookPath("redis-server")
+	program, err := find()
 	if err != nil {
-		return nil, ErrNotInstalled
+		return nil, err
 	}
-	if program, err = filepath.Abs(program); err != nil {
-		return nil, fmt.Errorf("path of redis-server: %w", err)
-	}
-	s := &Server{program: program, port: opts.Port, log: opts.Log}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
+	s := &Server{program: program, args: storeNothing, port: opts.Port, log: logOrNone(opts.Log)}
 	if err := s.launchFirst(ctx); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// find returns the path of redis-server.
+func find() (string, error) {
+	program, err := exec.LookPath("redis-server")
+	if err != nil {
+		return "", ErrNotInstalled
+	}
+	if program, err = filepath.Abs(program); err != nil {
+		return "", fmt.Errorf("path of redis-server: %w", err)
+	}
+	return program, nil
+}
+
+func logOrNone(log *slog.Logger) *slog.Logger {
+	if log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return log
 }
 
 // launchFirst launches the server on the port asked for or on a free one. Between the choice of a free port and its use
@@ -88,13 +110,21 @@ func (s *Server) launchFirst(ctx context.Context) (err error) {
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
 // Stop ends the server; its data is gone. Restart brings it back. Stopping twice is harmless.
-func (s *Server) Stop() error {
+func (s *Server) Stop() error { return s.end("Redis stopped", func(p *child.Process) error { return p.Stop(stopGrace) }) }
+
+// Kill ends the server with SIGKILL, as the loss of its machine would.
+func (s *Server) Kill() error { return s.end("Redis killed", (*child.Process).Kill) }
+
+func (s *Server) end(what string, end func(*child.Process) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.process.Stop(stopGrace); err != nil {
+	if s.process == nil {
+		return nil // It was never started.
+	}
+	if err := end(s.process); err != nil {
 		return err
 	}
-	s.log.Debug("Redis stopped", "port", s.port)
+	s.log.Debug(what, "port", s.port)
 	return nil
 }
 
@@ -102,8 +132,10 @@ func (s *Server) Stop() error {
 func (s *Server) Restart(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.process.Stop(stopGrace); err != nil {
-		return err
+	if s.process != nil {
+		if err := s.process.Stop(stopGrace); err != nil {
+			return err
+		}
 	}
 	return s.launch(ctx)
 }
@@ -122,10 +154,9 @@ func (s *Server) launch(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	begun := time.Now()
-	cmd := exec.Command(s.program,
-		"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1",
-		"--save", "", "--appendonly", "no",
-		"--daemonize", "no", "--loglevel", "warning")
+	cmd := exec.Command(s.program, slices.Concat(s.args, []string{
+		"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--daemonize", "no", "--loglevel", "warning",
+	})...)
 	cmd.Dir = "/"           // It must not keep a folder of a test from being removed.
 	var output bytes.Buffer // Read only after the process has ended.
 	cmd.Stdout, cmd.Stderr = &output, &output
@@ -168,23 +199,68 @@ func (s *Server) awaitReady(ctx context.Context) error {
 }
 
 func (s *Server) askPid(ctx context.Context) (int, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", s.Addr())
+	info, err := s.info(ctx, "INFO server")
 	if err != nil {
 		return 0, err
 	}
+	return strconv.Atoi(info["process_id"])
+}
+
+// info asks a question that is answered with lines of the form "name:value".
+func (s *Server) info(ctx context.Context, question string) (map[string]string, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", s.Addr())
+	if err != nil {
+		return nil, err
+	}
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
-		return 0, err
+		return nil, err
 	}
-	if _, err := conn.Write([]byte("INFO server\r\n")); err != nil {
-		return 0, err
+	if _, err := conn.Write([]byte(question + "\r\n")); err != nil {
+		return nil, err
 	}
-	lines := bufio.NewScanner(conn)
+	answer := bufio.NewReader(conn)
+	first, err := answer.ReadString('\n')
+	if err != nil {
+		return nil, err
+	}
+	length, ok := strings.CutPrefix(strings.TrimSpace(first), "$")
+	if !ok {
+		return nil, fmt.Errorf("redis-server answers %q to %s", first, question)
+	}
+	n, err := strconv.ParseInt(length, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("redis-server answers %q to %s", first, question)
+	}
+	values := make(map[string]string)
+	lines := bufio.NewScanner(io.LimitReader(answer, n))
 	for lines.Scan() {
-		if pid, ok := bytes.CutPrefix(lines.Bytes(), []byte("process_id:")); ok {
-			return strconv.Atoi(string(pid))
+		if name, value, ok := strings.Cut(lines.Text(), ":"); ok {
+			values[name] = value
 		}
 	}
-	return 0, errors.Join(errors.New("redis-server did not tell its process id"), lines.Err())
+	return values, lines.Err()
+}
+
+// await returns once what all servers answer to a question satisfies a condition, asking again and again until ctx ends.
+func await(ctx context.Context, servers []*Server, question string, satisfied func(map[string]string) bool) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for _, s := range servers {
+		for {
+			values, err := s.info(ctx, question)
+			if err == nil && satisfied(values) {
+				break
+			}
+			select {
+			case <-s.process.Done():
+				return fmt.Errorf("the redis-server on port %d ended while others were starting", s.port)
+			case <-ctx.Done():
+				return fmt.Errorf("the redis-server on port %d answers to %s: %v: %w", s.port, question, values, errors.Join(ctx.Err(), err))
+			case <-tick.C:
+			}
+		}
+	}
+	return nil
 }
