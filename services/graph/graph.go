@@ -45,7 +45,7 @@ type Config struct {
 
 	Users    string `default:"127.0.0.1:9001" help:"Address (host:port) of the users service; every address that the host resolves to is used in turn."`
 	Messages string `default:"127.0.0.1:9002" help:"Address (host:port) of the messages service; every address that the host resolves to is used in turn."`
-	Redis    string `default:"redis://127.0.0.1:6379/0" help:"Redis that carries the events: redis://[user:password@]host:port/db or rediss:// for TLS."`
+	Redis    string `default:"redis://127.0.0.1:6379/0" help:"Redis that carries the events: redis://[user:password@]host:port/db, redis+sentinel://host:port,host:port/master or redis+cluster://host:port,host:port; rediss instead of redis for TLS."`
 
 	// AllowedOrigins are compared as a whole: there are no patterns that could allow more than was meant.
 	AllowedOrigins []string `placeholder:"ORIGIN,..." help:"Other sites whose pages may use the API from a browser, such as https://chat.example.com. The server's own always may."`

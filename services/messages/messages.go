@@ -34,7 +34,7 @@ type Config struct {
 	RPC   rpc.ServerConfig `embed:"" prefix:"rpc-"`
 	MySQL mysql.Config     `embed:"" prefix:"mysql-"`
 
-	Redis string `default:"redis://127.0.0.1:6379/0" help:"Redis that carries the events: redis://[user:password@]host:port/db or rediss:// for TLS."`
+	Redis string `default:"redis://127.0.0.1:6379/0" help:"Redis that carries the events: redis://[user:password@]host:port/db, redis+sentinel://host:port,host:port/master or redis+cluster://host:port,host:port; rediss instead of redis for TLS."`
 	Users string `default:"127.0.0.1:9001" help:"Address (host:port) of the users service; every address that the host resolves to is used in turn."`
 
 	LogRetention      time.Duration `default:"720h" help:"How long events stay in users' logs, and so how old a cursor a client may resume from. Messages stay."`

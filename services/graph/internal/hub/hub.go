@@ -82,7 +82,7 @@ type Hub struct {
 	messages messagesv1.MessagesServiceClient
 	log      *slog.Logger
 	metrics  *metrics
-	bus      *bus
+	bus      bus
 	due      dueFeeds
 
 	// ctx ends when the hub closes, and with it the calls that the hub makes for several subscriptions at once.

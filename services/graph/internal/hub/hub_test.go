@@ -783,7 +783,7 @@ func TestHubsEndEndsSubscriptions(t *testing.T) {
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, config(), func(t *testing.T, w *world) {
-				hub := New(config(), w.hub.bus.rdb, w.messages, w.hub.log)
+				hub := New(config(), w.hub.bus.(*link).client, w.messages, w.hub.log)
 				w = &world{TB: t, messages: w.messages, hub: hub}
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()

@@ -245,7 +245,8 @@ func TestConnectionThatFallsSilentIsReplaced(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := newProxy(t, server.Addr)
 	w := &redisWorld{world: newWorld(t, config(), newClient(t, proxy.addr())), publisher: newClient(t, server.Addr)}
-	w.hub.bus.pingInterval, w.hub.bus.silence = 50*time.Millisecond, 200*time.Millisecond
+	bus := w.hub.bus.(*link)
+	bus.pingInterval, bus.silence = 50*time.Millisecond, 200*time.Millisecond
 	t.Cleanup(w.run())
 	id := w.user()
 	s := w.subscribe(id, "")
