@@ -8,3 +8,8 @@ package api
 func UserChannel(userID string) string {
 	return "chatapp:user:{" + userID + "}"
 }
+
+// RevocationChannel is the Redis channel on which the service users tells that sessions were revoked. Whoever refuses
+// their tokens subscribes to it. It is published to with plain PUBLISH, in a cluster too, where that reaches the
+// subscribers of every node: sign-outs are rare, and each process has to know of all of them.
+const RevocationChannel = "chatapp:revocations"

@@ -222,6 +222,7 @@ func TestAWrongSettingStopsTheStartInUnderASecondWithOneLineNamingIt(t *testing.
 		{"users", "USERS_RPC_LISTEN", "127.0.0.1:65536", "--rpc-listen"},
 		{"users", "USERS_SIGNING_KEYS", "/nowhere.pem", "--signing-keys"},
 		{"users", "USERS_TOKEN_TTL", "soon", "--token-ttl"},
+		{"users", "USERS_REDIS", "localhost:6379", "--redis"},
 		{"messages", "MESSAGES_MYSQL_DSN", "localhost", "--mysql-dsn"},
 		{"messages", "MESSAGES_LOG_LEVEL", "", "--log-level"},
 		{"messages", "MESSAGES_RPC_LISTEN", "127.0.0.1:-1", "--rpc-listen"},
@@ -235,6 +236,7 @@ func TestAWrongSettingStopsTheStartInUnderASecondWithOneLineNamingIt(t *testing.
 		{"graph", "GRAPH_PAGE_SIZE", "many", "--page-size"},
 		{"graph", "GRAPH_PAGE_SIZE", "101", "--page-size"},
 		{"graph", "GRAPH_MESSAGES", "messages", "--messages"},
+		{"graph", "GRAPH_REVOCATION_POLL_INTERVAL", "31s", "--revocation-poll-interval"},
 	}
 	for _, tt := range tests {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)

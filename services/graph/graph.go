@@ -33,6 +33,7 @@ import (
 	"chatapp.dev/services/graph/internal/persisted"
 	"chatapp.dev/services/graph/internal/ratelimit"
 	"chatapp.dev/services/graph/internal/resolver"
+	"chatapp.dev/services/graph/internal/revocation"
 	"chatapp.dev/services/graph/internal/transport"
 )
 
@@ -62,8 +63,9 @@ type Config struct {
 	DrainDelay      time.Duration `default:"5s" help:"How long to go on serving after readiness is off, when stopping."`
 	ShutdownTimeout time.Duration `default:"15s" help:"How long to wait for requests under way and for sockets to close, when stopping."`
 
-	Hub     hub.Config       `embed:"" prefix:"hub-"`
-	Sockets transport.Config `embed:"" prefix:"socket-"`
+	Hub        hub.Config        `embed:"" prefix:"hub-"`
+	Sockets    transport.Config  `embed:"" prefix:"socket-"`
+	Revocation revocation.Config `embed:"" prefix:"revocation-"`
 
 	Development bool `help:"Answer introspection, and serve the playground at /. Not for production."`
 
@@ -131,6 +133,8 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		usersv1.UsersService_BatchGetUsers_FullMethodName,
 		usersv1.UsersService_SearchUsers_FullMethodName,
 		usersv1.UsersService_GetSigningKeys_FullMethodName,
+		usersv1.UsersService_SignOut_FullMethodName,
+		usersv1.UsersService_ListRevocations_FullMethodName,
 	))
 	if err != nil {
 		return fmt.Errorf("connect to users: %w", err)
@@ -165,14 +169,17 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 
 	users := usersv1.NewUsersServiceClient(usersConn)
 	messages := messagesv1.NewMessagesServiceClient(messagesConn)
-	verifier := identity.NewVerifier(func(ctx context.Context) ([]byte, error) {
+	signatures := identity.NewVerifier(func(ctx context.Context) ([]byte, error) {
 		response, err := users.GetSigningKeys(ctx, &usersv1.GetSigningKeysRequest{})
 		return response.GetJwks(), err
 	})
+	revocations := revocation.New(cfg.Revocation, rdb, users, log)
 	events := hub.New(cfg.Hub, rdb, messages, log)
 	api := httpapi.New(httpapi.Options{
-		Resolver:    &resolver.Resolver{Users: users, Messages: messages, PageSize: cfg.PageSize},
-		Verifier:    verifier,
+		Resolver: &resolver.Resolver{
+			Users: users, Messages: messages, Revocations: revocations, PageSize: cfg.PageSize,
+		},
+		Verifier:    revocation.NewVerifier(signatures, revocations),
 		Limiter:     limiter,
 		Proxies:     proxies,
 		Hub:         events,
@@ -201,15 +208,17 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 
-	// The hub ends after the last socket, and the probes after everything.
+	// The hub and the revocations end after the last socket, and the probes after everything.
 	background, endBackground := context.WithCancel(context.WithoutCancel(ctx))
 	defer endBackground()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return admin.Serve(background, adminListener) })
 	group.Go(func() error { return events.Run(background) })
 	group.Go(func() error { return api.Run(background) })
+	group.Go(func() error { return revocations.Run(background) })
 	group.Go(func() error {
 		defer endBackground()
+		revocations.Load(ctx)
 		admin.SetReady(true)
 		stop := context.AfterFunc(ctx, func() { admin.SetReady(false) })
 		defer stop()

@@ -58,6 +58,7 @@ func start(t *testing.T, change func(*Config)) *server {
 	cfg.Rate = ratelimit.Config{}
 	cfg.DrainDelay, cfg.Sockets.Drain, cfg.ShutdownTimeout = 0, 0, 5*time.Second
 	cfg.Hub.HeadInterval = 20 * time.Millisecond
+	cfg.Revocation.PollInterval = 20 * time.Millisecond
 	if change != nil {
 		change(&cfg)
 	}

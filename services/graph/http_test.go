@@ -33,6 +33,7 @@ func operations() map[string]string {
 		"sendMessage": fmt.Sprintf(`mutation { sendMessage(input: {recipientId: %q, body: "x", clientId: %q}) { userErrors { code } } }`,
 			user, ids.New()),
 		"markRead":        fmt.Sprintf(`mutation { markRead(input: {conversationId: %q, seq: 1}) { userErrors { code } } }`, conversation),
+		"signOut":         `mutation { signOut { userErrors { code } } }`,
 		"newMessage":      `subscription { newMessage { cursor } }`,
 		"under an alias":  `{ __typename mine: me { id } }`,
 		"in a fragment":   `{ ... on Query { ...f } } fragment f on Query { me { id } }`,
@@ -56,7 +57,11 @@ func forged(t *testing.T, s *server, who person) map[string]string {
 		t.Fatal(err)
 	}
 	parts := strings.Split(who.token, ".")
+	signedOut := s.token(t, who.id, time.Hour)
+	s.revoke(t, signedOut)
+	s.awaitRefusal(t, signedOut)
 	return map[string]string{
+		"signed out":    signedOut,
 		"another's key": unknown,
 		"expired":       s.token(t, who.id, -time.Minute),
 		"unsigned":      "eyJhbGciOiJub25lIn0." + parts[1] + ".",

@@ -38,6 +38,7 @@ type world struct {
 	conversations []*talk
 	logs          map[ids.ID][]*messagesv1.Event
 	byClientID    map[string]*messagesv1.Message
+	revoked       []*usersv1.RevokedSession
 	clock         int64
 }
 
@@ -81,9 +82,10 @@ func newWorld(t *testing.T) (w *world, usersAddr, messagesAddr string) {
 		clock:      time.Date(2025, 6, 1, 9, 30, 0, 123456000, time.UTC).UnixMicro(),
 	}
 	usersAddr = w.serve(t, map[string]bool{
-		usersv1.UsersService_SignUp_FullMethodName:         true,
-		usersv1.UsersService_SignIn_FullMethodName:         true,
-		usersv1.UsersService_GetSigningKeys_FullMethodName: true,
+		usersv1.UsersService_SignUp_FullMethodName:          true,
+		usersv1.UsersService_SignIn_FullMethodName:          true,
+		usersv1.UsersService_GetSigningKeys_FullMethodName:  true,
+		usersv1.UsersService_ListRevocations_FullMethodName: true,
 	}, func(s *rpc.Server) { usersv1.RegisterUsersServiceServer(s, &usersServer{world: w}) })
 	messagesAddr = w.serve(t, map[string]bool{
 		messagesv1.MessagesService_BatchGetLogHeads_FullMethodName: true,
@@ -131,6 +133,20 @@ func (w *world) token(t *testing.T, id ids.ID, ttl time.Duration) string {
 	return token
 }
 
+// revoke ends a token's session as if it had been signed out somewhere else.
+func (w *world) revoke(t *testing.T, token string) {
+	t.Helper()
+	who, err := w.verifier.Verify(t.Context(), token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.revoked = append(w.revoked, &usersv1.RevokedSession{
+		Id: who.SessionID.Bytes(), TokensEndAtMs: who.ExpiresAt.UnixMilli(),
+	})
+}
+
 // send stores a message as if it had come from somewhere else.
 func (w *world) send(from, to person, body string) *messagesv1.Message {
 	w.mu.Lock()
@@ -157,6 +173,7 @@ func (w *world) counted(f func()) map[string]int {
 	w.calls = map[string]int{}
 	// These are the verifier's and the hub's own.
 	delete(calls, "GetSigningKeys")
+	delete(calls, "ListRevocations")
 	delete(calls, "BatchGetLogHeads")
 	return calls
 }
@@ -293,6 +310,31 @@ func (s *usersServer) SignIn(_ context.Context, r *usersv1.SignInRequest) (*user
 		}
 	}
 	return nil, errs.Field(errs.Invalid, errs.InvalidCredentials, "", "no account has this name and password")
+}
+
+func (s *usersServer) SignOut(ctx context.Context, _ *usersv1.SignOutRequest) (*usersv1.SignOutResponse, error) {
+	caller, err := identity.Must(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.enter("SignOut"); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	s.revoked = append(s.revoked, &usersv1.RevokedSession{
+		Id: caller.SessionID.Bytes(), TokensEndAtMs: caller.ExpiresAt.UnixMilli(),
+	})
+	return &usersv1.SignOutResponse{}, nil
+}
+
+func (s *usersServer) ListRevocations(
+	context.Context, *usersv1.ListRevocationsRequest,
+) (*usersv1.ListRevocationsResponse, error) {
+	if err := s.enter("ListRevocations"); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	return &usersv1.ListRevocationsResponse{Sessions: slices.Clone(s.revoked)}, nil
 }
 
 func (s *usersServer) accessToken(id ids.ID) *usersv1.AccessToken {

@@ -51,6 +51,9 @@ type system struct {
 	stop func()
 }
 
+// noRedis is where no Redis is, since nothing but a test of its own needs one.
+const noRedis = "redis://127.0.0.1:1/0"
+
 // newConfig returns settings for a service of the test's own, with a key and an empty, migrated database.
 func newConfig(t *testing.T) users.Config {
 	t.Helper()
@@ -64,6 +67,7 @@ func newConfig(t *testing.T) users.Config {
 		Password:    password.Config{MemoryKiB: 64, Iterations: 1},
 		SigningKeys: users.KeysPath(keys),
 		TokenTTL:    time.Hour,
+		Redis:       noRedis,
 		Development: true,
 	}
 	migrate(t, cfg)

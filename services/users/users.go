@@ -4,7 +4,8 @@
 // nothing but its own keys to verify its callers. It keeps nothing in memory that another instance would miss: any
 // number of them serve one schema, as long as all of them have the same keys.
 //
-// An access token cannot be taken back before it expires: there are no sessions yet that could be ended.
+// A session that was signed out is known by the list of revocations, from the commit on, and from Redis besides, if it is
+// there. Its tokens must be refused by whoever faces the public: their signatures stay good.
 package users
 
 import (
@@ -21,9 +22,12 @@ import (
 	usersv1 "chatapp.dev/api/gen/chatapp/users/v1"
 	"chatapp.dev/internal/platform/identity"
 	"chatapp.dev/internal/platform/mysql"
+	"chatapp.dev/internal/platform/redisclient"
 	"chatapp.dev/internal/platform/rpc"
 	"chatapp.dev/internal/platform/run"
+	"chatapp.dev/services/users/internal/janitor"
 	"chatapp.dev/services/users/internal/password"
+	"chatapp.dev/services/users/internal/revocation"
 	"chatapp.dev/services/users/internal/service"
 	"chatapp.dev/services/users/internal/store"
 )
@@ -43,7 +47,9 @@ type Config struct {
 	SigningKeys KeysPath `required:"" placeholder:"PATH" help:"Ed25519 keys in PKCS #8 PEM that sign access tokens: a file, or a directory whose files are taken in reverse order of their names. The first key signs, all are published. 'users keys generate' makes one."`
 	// TokenTTL is how long an access token is good. It is long because there are no refresh tokens yet: with them, a
 	// token will live for minutes, and a session for as long as it is used.
-	TokenTTL time.Duration `default:"12h" help:"How long an access token is good (1m or more). It cannot be taken back earlier."`
+	TokenTTL time.Duration `default:"12h" help:"How long an access token, and with it a session, is good (1m or more)."`
+
+	Redis string `default:"redis://127.0.0.1:6379/0" help:"Redis that tells graph at once of sessions that are signed out: redis://[user:password@]host:port/db or rediss:// for TLS. Without it graph finds them by asking."`
 
 	// Development registers DevelopmentService.
 	Development bool `help:"Offer the bulk calls that seeding and load tests need. Never in production: they let anybody act as anybody."`
@@ -58,6 +64,9 @@ type Config struct {
 func (c *Config) Validate() error {
 	if c.TokenTTL < minTokenTTL {
 		return run.Invalid(&c.TokenTTL, "must be %v or more, but is %v", minTokenTTL, c.TokenTTL)
+	}
+	if err := redisclient.CheckURL(c.Redis); err != nil {
+		return run.Invalid(&c.Redis, "%v", err)
 	}
 	return nil
 }
@@ -78,7 +87,8 @@ func (p *KeysPath) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Run serves until ctx ends, and then stops in order: readiness, new calls, the calls under way, the probes.
+// Run serves until ctx ends, and then stops in order: readiness, new calls, the calls under way, the revocations still to
+// publish, the probes.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	keys, err := identity.LoadKeys(string(cfg.SigningKeys))
 	if err != nil {
@@ -105,14 +115,21 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 
+	rdb, err := redisclient.Connect(cfg.Redis)
+	if err != nil {
+		return err
+	}
+	defer rdb.Close()
+
 	accounts := store.New(database)
+	revocations := revocation.New(rdb, log)
 	tokens := service.Tokens{Signer: signer, TTL: cfg.TokenTTL}
 	public := service.PublicMethods()
 	if cfg.Development {
 		public = append(public, service.DevelopmentMethods()...)
 	}
 	server := rpc.NewServer(cfg.RPC, identity.NewVerifier(signer.Fetch), setOf(public), log)
-	usersv1.RegisterUsersServiceServer(server, service.New(accounts, passwords, tokens, log))
+	usersv1.RegisterUsersServiceServer(server, service.New(accounts, passwords, tokens, revocations, log))
 	if cfg.Development {
 		log.WarnContext(ctx, "development calls are offered: whoever reaches this service can act as anybody")
 		usersv1.RegisterDevelopmentServiceServer(server, service.NewDevelopment(accounts, passwords, tokens, log))
@@ -130,13 +147,15 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 
-	// The probes tell that the service stops, and so outlast it.
-	probing, endProbing := context.WithCancel(context.WithoutCancel(ctx))
-	defer endProbing()
+	// The publisher ends after the last call, and the probes after everything.
+	background, endBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer endBackground()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return admin.Serve(probing, adminListener) })
+	group.Go(func() error { return admin.Serve(background, adminListener) })
+	group.Go(func() error { return revocations.Run(background) })
+	group.Go(func() error { return janitor.Run(ctx, accounts, log) })
 	group.Go(func() error {
-		defer endProbing()
+		defer endBackground()
 		admin.SetReady(true)
 		stop := context.AfterFunc(ctx, func() { admin.SetReady(false) })
 		defer stop()

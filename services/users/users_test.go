@@ -249,11 +249,13 @@ var (
 	needsToken = map[string]proto.Message{
 		usersv1.UsersService_BatchGetUsers_FullMethodName: &usersv1.BatchGetUsersRequest{Ids: [][]byte{ids.New().Bytes()}},
 		usersv1.UsersService_SearchUsers_FullMethodName:   &usersv1.SearchUsersRequest{PageSize: 1},
+		usersv1.UsersService_SignOut_FullMethodName:       &usersv1.SignOutRequest{},
 	}
 	public = []string{
 		usersv1.UsersService_SignUp_FullMethodName,
 		usersv1.UsersService_SignIn_FullMethodName,
 		usersv1.UsersService_GetSigningKeys_FullMethodName,
+		usersv1.UsersService_ListRevocations_FullMethodName,
 	}
 )
 
@@ -303,21 +305,24 @@ func TestOperationsAreRefusedWithoutAGoodToken(t *testing.T) {
 		"algorithm none":       {"Bearer eyJhbGciOiJub25lIn0." + part(good, 1) + "."},
 		"one good and one not": {"Bearer " + good, "Bearer garbage"},
 	}
-	for name, values := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			ctx := metadata.NewOutgoingContext(t.Context(), metadata.MD{"authorization": values})
-			for method, req := range needsToken {
-				res := response(t, method)
-				if err := s.raw.Invoke(ctx, method, req, res); status.Code(err) != codes.Unauthenticated {
-					t.Errorf("%s: err = %v, want %v", method, err, codes.Unauthenticated)
+	t.Run("refused", func(t *testing.T) {
+		for name, values := range tests {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				ctx := metadata.NewOutgoingContext(t.Context(), metadata.MD{"authorization": values})
+				for method, req := range needsToken {
+					res := response(t, method)
+					if err := s.raw.Invoke(ctx, method, req, res); status.Code(err) != codes.Unauthenticated {
+						t.Errorf("%s: err = %v, want %v", method, err, codes.Unauthenticated)
+					}
+					if proto.Size(res) != 0 {
+						t.Errorf("%s answers %v", method, res)
+					}
 				}
-				if proto.Size(res) != 0 {
-					t.Errorf("%s answers %v", method, res)
-				}
-			}
-		})
-	}
+			})
+		}
+	})
+	s.expectRevoked(t)
 	// The same calls do work, or the refusals would prove nothing.
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+good)
 	for method, req := range needsToken {
@@ -335,6 +340,8 @@ func response(t *testing.T, method string) proto.Message {
 		return &usersv1.BatchGetUsersResponse{}
 	case usersv1.UsersService_SearchUsers_FullMethodName:
 		return &usersv1.SearchUsersResponse{}
+	case usersv1.UsersService_SignOut_FullMethodName:
+		return &usersv1.SignOutResponse{}
 	}
 	t.Fatalf("no response for %s", method)
 	return nil
@@ -352,6 +359,9 @@ func TestPublicOperationsIgnoreAStaleToken(t *testing.T) {
 	}
 	if _, err := s.users.GetSigningKeys(ctx, &usersv1.GetSigningKeysRequest{}); err != nil {
 		t.Errorf("get signing keys: %v", err)
+	}
+	if _, err := s.users.ListRevocations(ctx, &usersv1.ListRevocationsRequest{PageSize: 1}); err != nil {
+		t.Errorf("list revocations: %v", err)
 	}
 }
 

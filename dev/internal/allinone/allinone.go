@@ -122,7 +122,7 @@ func Start(ctx context.Context, opts Options) (_ *System, err error) {
 func (s *System) startUsers(ctx context.Context, key string, log *slog.Logger) (err error) {
 	var cfg users.Config
 	err = run.Parse("users", &cfg, []string{
-		"--mysql-dsn=" + s.database.DSN(usersDatabase), "--signing-keys=" + key,
+		"--mysql-dsn=" + s.database.DSN(usersDatabase), "--signing-keys=" + key, "--redis=" + s.redisURL(),
 		"--rpc-drain-delay=0s", "--rpc-reflection", "--development",
 	})
 	if err != nil {

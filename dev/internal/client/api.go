@@ -146,6 +146,22 @@ func (c *Client) SignIn(ctx context.Context, login, password string) (*Client, e
 	return c.start(data.SignIn)
 }
 
+// SignOut ends the session of the client's token.
+func (c *Client) SignOut(ctx context.Context) error {
+	var data struct {
+		SignOut *struct {
+			UserErrors UserErrors `json:"userErrors"`
+		} `json:"signOut"`
+	}
+	if err := c.Do(ctx, `mutation SignOut { signOut { userErrors { code message field } } }`, nil, &data); err != nil {
+		return err
+	}
+	if refused := data.SignOut.UserErrors; len(refused) > 0 {
+		return refused
+	}
+	return nil
+}
+
 // Draft is a message to be sent. Empty fields are left out of the request.
 type Draft struct {
 	RecipientID, ConversationID string

@@ -109,7 +109,7 @@ func (s *Stack) prepare(ctx context.Context) error {
 	var unique [4]byte
 	_, _ = rand.Read(unique[:]) // It never fails.
 	s.env = append(slices.Concat(quickStop, noRates), "USERS_SIGNING_KEYS="+filepath.Join(s.opts.Dir, "key.pem"),
-		"MESSAGES_REDIS="+s.RedisURL(), "GRAPH_REDIS="+s.RedisURL())
+		"USERS_REDIS="+s.RedisURL(), "MESSAGES_REDIS="+s.RedisURL(), "GRAPH_REDIS="+s.RedisURL())
 	if err := s.opts.Programs.Run(ctx, nil, "users", "keys", "generate", filepath.Join(s.opts.Dir, "key.pem")); err != nil {
 		return err
 	}

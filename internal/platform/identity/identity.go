@@ -9,8 +9,9 @@
 // has not expired, give or take five seconds for clocks that differ. A key that cannot be looked up is a passing failure
 // (errs.Unavailable) and never makes a client believe that it is signed out.
 //
-// Not guaranteed: that the session still stands. A token outlives its session's end by up to its own remaining life
-// unless something else looks.
+// Not guaranteed: that the session still stands. A Verifier goes by the signature alone, so that a token outlives its
+// session's end by up to its own remaining life, unless something else looks: graph does, which faces the public; the
+// services behind it do not.
 package identity
 
 import (

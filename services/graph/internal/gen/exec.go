@@ -89,6 +89,7 @@ type ComplexityRoot struct {
 		MarkRead    func(childComplexity int, input MarkReadInput) int
 		SendMessage func(childComplexity int, input SendMessageInput) int
 		SignIn      func(childComplexity int, input SignInInput) int
+		SignOut     func(childComplexity int) int
 		SignUp      func(childComplexity int, input SignUpInput) int
 	}
 
@@ -126,6 +127,10 @@ type ComplexityRoot struct {
 		AccessTokenExpiresAt func(childComplexity int) int
 		User                 func(childComplexity int) int
 		UserErrors           func(childComplexity int) int
+	}
+
+	SignOutPayload struct {
+		UserErrors func(childComplexity int) int
 	}
 
 	SignUpPayload struct {
@@ -178,6 +183,7 @@ type MessageResolver interface {
 type MutationResolver interface {
 	SignUp(ctx context.Context, input SignUpInput) (*SignUpPayload, error)
 	SignIn(ctx context.Context, input SignInInput) (*SignInPayload, error)
+	SignOut(ctx context.Context) (*SignOutPayload, error)
 	SendMessage(ctx context.Context, input SendMessageInput) (*SendMessagePayload, error)
 	MarkRead(ctx context.Context, input MarkReadInput) (*MarkReadPayload, error)
 }
@@ -400,6 +406,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Mutation.SignIn(childComplexity, args["input"].(SignInInput)), true
+	case "Mutation.signOut":
+		if e.ComplexityRoot.Mutation.SignOut == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Mutation.SignOut(childComplexity), true
 	case "Mutation.signUp":
 		if e.ComplexityRoot.Mutation.SignUp == nil {
 			break
@@ -578,6 +590,13 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.SignInPayload.UserErrors(childComplexity), true
+
+	case "SignOutPayload.userErrors":
+		if e.ComplexityRoot.SignOutPayload.UserErrors == nil {
+			break
+		}
+
+		return e.ComplexityRoot.SignOutPayload.UserErrors(childComplexity), true
 
 	case "SignUpPayload.accessToken":
 		if e.ComplexityRoot.SignUpPayload.AccessToken == nil {
@@ -1067,6 +1086,12 @@ type Mutation {
   "Signs in with a password."
   signIn(input: SignInInput!): SignInPayload!
   """
+  Ends the session that the caller's token belongs to, on this device alone. From then on the token is refused with
+  ` + "`" + `UNAUTHENTICATED` + "`" + `, by a repeated ` + "`" + `signOut` + "`" + ` too, at once or a few seconds later depending on the server that is asked;
+  the session's sockets are closed with 4403, perhaps before the answer has come over one of them.
+  """
+  signOut: SignOutPayload!
+  """
   Sends a message, once: a repeat with the same ` + "`" + `clientId` + "`" + `, body and conversation, however much later, returns the
   first message and sends none. An answer with a message means that it is stored for good.
   """
@@ -1174,6 +1199,14 @@ type SignInPayload {
   "When the token stops being accepted."
   accessTokenExpiresAt: DateTime
   "Why it failed; empty when it did not. An unknown name and a wrong password look the same."
+  userErrors: [UserError!]!
+}
+
+"""
+What became of ` + "`" + `signOut` + "`" + `.
+"""
+type SignOutPayload {
+  "Always empty: whoever is signed in can sign out."
   userErrors: [UserError!]!
 }
 `, BuiltIn: false},
@@ -1318,6 +1351,14 @@ func childFields_SignInPayload(ctx context.Context, ec *executionContext, field 
 		return fieldContext_SignInPayload_userErrors(ctx, ec, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type SignInPayload", field.Name)
+}
+
+func childFields_SignOutPayload(ctx context.Context, ec *executionContext, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "userErrors":
+		return fieldContext_SignOutPayload_userErrors(ctx, ec, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type SignOutPayload", field.Name)
 }
 
 func childFields_SignUpPayload(ctx context.Context, ec *executionContext, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -2558,6 +2599,38 @@ func fieldContext_Mutation_signIn(ctx context.Context, ec *executionContext, fie
 	return fc, nil
 }
 
+func _Mutation_signOut(ctx context.Context, ec *executionContext, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return fieldContext_Mutation_signOut(ctx, ec, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.Mutation().SignOut(ctx)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *SignOutPayload) graphql.Marshaler {
+			return marshalNSignOutPayload2ᚖchatappᚗdevᚋservicesᚋgraphᚋinternalᚋgenᚐSignOutPayload(ctx, ec, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func fieldContext_Mutation_signOut(_ context.Context, ec *executionContext, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Mutation",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return childFields_SignOutPayload(ctx, ec, field)
+		},
+	}
+	return fc, nil
+}
+
 func _Mutation_sendMessage(ctx context.Context, ec *executionContext, field graphql.CollectedField) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -3396,6 +3469,38 @@ func _SignInPayload_userErrors(ctx context.Context, ec *executionContext, field 
 func fieldContext_SignInPayload_userErrors(_ context.Context, ec *executionContext, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	fc = &graphql.FieldContext{
 		Object:     "SignInPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return childFields_UserError(ctx, ec, field)
+		},
+	}
+	return fc, nil
+}
+
+func _SignOutPayload_userErrors(ctx context.Context, ec *executionContext, field graphql.CollectedField, obj *SignOutPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return fieldContext_SignOutPayload_userErrors(ctx, ec, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.UserErrors, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []*UserError) graphql.Marshaler {
+			return marshalNUserError2ᚕᚖchatappᚗdevᚋservicesᚋgraphᚋinternalᚋgenᚐUserErrorᚄ(ctx, ec, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func fieldContext_SignOutPayload_userErrors(_ context.Context, ec *executionContext, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "SignOutPayload",
 		Field:      field,
 		IsMethod:   false,
 		IsResolver: false,
@@ -5498,6 +5603,13 @@ func _Mutation(ctx context.Context, ec *executionContext, sel ast.SelectionSet) 
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
+		case "signOut":
+			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
+				return _Mutation_signOut(ctx, ec, field)
+			})
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
 		case "sendMessage":
 			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
 				return _Mutation_sendMessage(ctx, ec, field)
@@ -5786,6 +5898,39 @@ func _SignInPayload(ctx context.Context, ec *executionContext, sel ast.Selection
 			}
 		case "userErrors":
 			out.Values[i] = _SignInPayload_userErrors(ctx, ec, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var signOutPayloadImplementors = []string{"SignOutPayload"}
+
+func _SignOutPayload(ctx context.Context, ec *executionContext, sel ast.SelectionSet, obj *SignOutPayload) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, signOutPayloadImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("SignOutPayload")
+		case "userErrors":
+			out.Values[i] = _SignOutPayload_userErrors(ctx, ec, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
@@ -6615,6 +6760,14 @@ func marshalNSignInPayload2ᚖchatappᚗdevᚋservicesᚋgraphᚋinternalᚋgen�
 		return graphql.Null
 	}
 	return _SignInPayload(ctx, ec, sel, v)
+}
+
+func marshalNSignOutPayload2ᚖchatappᚗdevᚋservicesᚋgraphᚋinternalᚋgenᚐSignOutPayload(ctx context.Context, ec *executionContext, sel ast.SelectionSet, v *SignOutPayload) graphql.Marshaler {
+	if v == nil {
+		graphql.AddInvalidNullError(ctx, "SignOutPayload!")
+		return graphql.Null
+	}
+	return _SignOutPayload(ctx, ec, sel, v)
 }
 
 func unmarshalNSignUpInput2chatappᚗdevᚋservicesᚋgraphᚋinternalᚋgenᚐSignUpInput(ctx context.Context, ec *executionContext, v any) (SignUpInput, error) {

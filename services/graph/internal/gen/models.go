@@ -114,6 +114,12 @@ type SignInPayload struct {
 	UserErrors []*UserError `json:"userErrors"`
 }
 
+// What became of `signOut`.
+type SignOutPayload struct {
+	// Always empty: whoever is signed in can sign out.
+	UserErrors []*UserError `json:"userErrors"`
+}
+
 // A new account.
 type SignUpInput struct {
 	// The unique name: 3 to 32 of a-z 0-9 . _ - in any case; it is kept in lower case.

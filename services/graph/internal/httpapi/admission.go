@@ -10,6 +10,7 @@ import (
 	"chatapp.dev/internal/platform/identity"
 	"chatapp.dev/services/graph/internal/clientaddr"
 	"chatapp.dev/services/graph/internal/ratelimit"
+	"chatapp.dev/services/graph/internal/revocation"
 	"chatapp.dev/services/graph/internal/transport"
 )
 
@@ -17,7 +18,7 @@ import (
 // of a user or an address that has asked too often. A request with a bad token counts for its address, so that nobody
 // can try tokens without end. A socket brings its token later, and a header that came with its upgrade stands for nothing.
 type admission struct {
-	verifier *identity.Verifier
+	verifier *revocation.Verifier
 	limiter  *ratelimit.Limiter
 	proxies  clientaddr.Proxies
 	plain    transport.HTTP

@@ -17,7 +17,6 @@ import (
 	"github.com/99designs/gqlgen/graphql/handler/extension"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 
-	"chatapp.dev/internal/platform/identity"
 	"chatapp.dev/services/graph/internal/apierr"
 	"chatapp.dev/services/graph/internal/clientaddr"
 	"chatapp.dev/services/graph/internal/gen"
@@ -27,6 +26,7 @@ import (
 	"chatapp.dev/services/graph/internal/persisted"
 	"chatapp.dev/services/graph/internal/ratelimit"
 	"chatapp.dev/services/graph/internal/resolver"
+	"chatapp.dev/services/graph/internal/revocation"
 	"chatapp.dev/services/graph/internal/transport"
 )
 
@@ -39,7 +39,7 @@ const operationTimeout = 15 * time.Second
 // Options are what an API is made of.
 type Options struct {
 	Resolver *resolver.Resolver
-	Verifier *identity.Verifier
+	Verifier *revocation.Verifier
 	Limiter  *ratelimit.Limiter
 	// Proxies are those whose word is taken for where a request came from.
 	Proxies clientaddr.Proxies
@@ -86,7 +86,7 @@ func New(o Options) *API {
 	if o.Development {
 		server.Use(extension.Introspection{})
 	}
-	server.Use(resolver.Guard{})
+	server.Use(resolver.Guard{Revocations: o.Resolver.Revocations})
 	limits.Apply(server, o.Limits)
 	// After all that refuses operations and before what looks at their text.
 	server.Use(persisted.New(o.Persisted, o.Trusted))

@@ -10,6 +10,7 @@ import (
 	"chatapp.dev/internal/platform/errs"
 	"chatapp.dev/internal/platform/identity"
 	"chatapp.dev/services/graph/internal/apierr"
+	"chatapp.dev/services/graph/internal/revocation"
 )
 
 // public are the root fields that need no access token. Whether introspection is answered at all is a setting.
@@ -23,7 +24,10 @@ var public = map[string]bool{
 
 // Guard refuses an operation with any other root field unless a valid token came with it. It is an extension of
 // gqlgen's server.
-type Guard struct{}
+type Guard struct {
+	// Revocations are the sessions whose tokens are not valid, although they were when a socket was opened.
+	Revocations *revocation.List
+}
 
 var _ graphql.OperationContextMutator = Guard{}
 
@@ -34,7 +38,7 @@ func (Guard) ExtensionName() string { return "Guard" }
 func (Guard) Validate(graphql.ExecutableSchema) error { return nil }
 
 // MutateOperationContext implements graphql.OperationContextMutator.
-func (Guard) MutateOperationContext(ctx context.Context, op *graphql.OperationContext) *gqlerror.Error {
+func (g Guard) MutateOperationContext(ctx context.Context, op *graphql.OperationContext) *gqlerror.Error {
 	needsToken := false
 	for _, field := range graphql.CollectFields(op, op.Operation.SelectionSet, nil) {
 		needsToken = needsToken || !public[field.Name]
@@ -46,9 +50,12 @@ func (Guard) MutateOperationContext(ctx context.Context, op *graphql.OperationCo
 	if !ok {
 		return apierr.Refuse(errs.New(errs.Unauthenticated, "this needs an access token; sign in first"))
 	}
-	// A socket brings its token once and may outlive it.
+	// A socket brings its token once and may outlive it, and outlives its session for a moment.
 	if !time.Now().Before(who.ExpiresAt) {
 		return apierr.Refuse(errExpired())
+	}
+	if g.Revocations.Revoked(who.SessionID) {
+		return apierr.Refuse(revocation.ErrRevoked)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	messagesv1 "chatapp.dev/api/gen/chatapp/messages/v1"
 	usersv1 "chatapp.dev/api/gen/chatapp/users/v1"
+	"chatapp.dev/internal/platform/identity"
 	"chatapp.dev/services/graph/internal/gen"
 	"chatapp.dev/services/graph/internal/model"
 )
@@ -54,6 +55,20 @@ func (r mutation) SignIn(ctx context.Context, input gen.SignInInput) (*gen.SignI
 		AccessTokenExpiresAt: expires,
 		UserErrors:           []*gen.UserError{},
 	}, nil
+}
+
+func (r mutation) SignOut(ctx context.Context) (*gen.SignOutPayload, error) {
+	who, err := identity.Must(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.Users.SignOut(ctx, &usersv1.SignOutRequest{}); err != nil {
+		userErrors, err := expected(err)
+		return &gen.SignOutPayload{UserErrors: userErrors}, err
+	}
+	// Redis and the next poll tell this process as any other; but it knows already.
+	r.Revocations.Revoke(who.SessionID, who.ExpiresAt)
+	return &gen.SignOutPayload{UserErrors: []*gen.UserError{}}, nil
 }
 
 func accessToken(t *usersv1.AccessToken) (*string, *time.Time) {

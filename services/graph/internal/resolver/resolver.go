@@ -18,12 +18,15 @@ import (
 	"chatapp.dev/services/graph/internal/gen"
 	"chatapp.dev/services/graph/internal/loader"
 	"chatapp.dev/services/graph/internal/model"
+	"chatapp.dev/services/graph/internal/revocation"
 )
 
 // Resolver implements gen.ResolverRoot.
 type Resolver struct {
 	Users    usersv1.UsersServiceClient
 	Messages messagesv1.MessagesServiceClient
+	// Revocations learns of sessions that are signed out here.
+	Revocations *revocation.List
 	// PageSize is how many edges a connection has when nobody says: 1 to MaxPageSize.
 	PageSize int
 }

@@ -6,10 +6,10 @@ import (
 	"sync"
 	"time"
 
-	"chatapp.dev/internal/platform/identity"
 	"chatapp.dev/internal/platform/ids"
 	"chatapp.dev/services/graph/internal/live"
 	"chatapp.dev/services/graph/internal/ratelimit"
+	"chatapp.dev/services/graph/internal/revocation"
 	"chatapp.dev/services/graph/internal/sendq"
 )
 
@@ -31,7 +31,7 @@ type connection interface {
 // Connections are all that are open at the process. One goroutine watches them, so that none of them needs a timer.
 type Connections struct {
 	cfg      Config
-	verifier *identity.Verifier
+	verifier *revocation.Verifier
 	limiter  *ratelimit.Limiter
 	fanout   *live.Fanout
 	pool     *sendq.Pool
@@ -53,7 +53,7 @@ type Connections struct {
 // NewConnections returns the connections of a process, whose subscriptions are served by fanout. Run must run for them
 // to be watched.
 func NewConnections(
-	cfg Config, verifier *identity.Verifier, limiter *ratelimit.Limiter, fanout *live.Fanout,
+	cfg Config, verifier *revocation.Verifier, limiter *ratelimit.Limiter, fanout *live.Fanout,
 ) *Connections {
 	c := &Connections{
 		cfg:      cfg,

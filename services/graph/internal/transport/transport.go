@@ -26,6 +26,7 @@ import (
 
 	"chatapp.dev/internal/platform/errs"
 	"chatapp.dev/internal/platform/identity"
+	"chatapp.dev/services/graph/internal/revocation"
 )
 
 // IsUpgrade tells whether a request wants to become a WebSocket, and so will last for as long as that.
@@ -39,7 +40,7 @@ func IsUpgrade(r *http.Request) bool {
 }
 
 // Authenticate returns a context with the caller whom an Authorization header names.
-func Authenticate(ctx context.Context, verifier *identity.Verifier, header string) (context.Context, error) {
+func Authenticate(ctx context.Context, verifier *revocation.Verifier, header string) (context.Context, error) {
 	scheme, token, _ := strings.Cut(header, " ")
 	token = strings.TrimSpace(token)
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {

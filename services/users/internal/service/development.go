@@ -64,12 +64,16 @@ func (d *Development) CreateUsers(
 	}
 	d.log.InfoContext(ctx, "accounts created for development", "accounts", len(users))
 	created := make([]*usersv1.CreatedUser, len(users))
+	sessions := make([]store.Session, len(users))
 	for i, user := range users {
-		token, err := d.tokens.issue(user.ID)
+		token, session, err := d.tokens.issue(user.ID)
 		if err != nil {
 			return nil, err
 		}
-		created[i] = &usersv1.CreatedUser{User: userMessage(user), AccessToken: token}
+		created[i], sessions[i] = &usersv1.CreatedUser{User: userMessage(user), AccessToken: token}, session
+	}
+	if err := d.store.CreateSessions(ctx, sessions); err != nil {
+		return nil, storeError(err)
 	}
 	return &usersv1.CreateUsersResponse{Users: created}, nil
 }

@@ -5,7 +5,9 @@
 // a username is taken, and never whether an e-mail address has an account. No password, e-mail address or token is in
 // an error that it returns, so that none reaches a log.
 //
-// A sign-up that fails with errs.Unavailable may have made the account all the same: the caller can try to sign in.
+// A sign-up that fails with errs.Unavailable may have made the account all the same: the caller can try to sign in. A
+// sign-out that was answered is committed, and told to Redis unless this process dies at once; one that fails can be
+// repeated. The service itself does not ask whether its callers' sessions were revoked: see identity.
 package service
 
 import (
@@ -21,6 +23,7 @@ import (
 	"chatapp.dev/internal/platform/ids"
 	"chatapp.dev/internal/platform/mysql"
 	"chatapp.dev/services/users/internal/password"
+	"chatapp.dev/services/users/internal/revocation"
 	"chatapp.dev/services/users/internal/store"
 )
 
@@ -30,6 +33,7 @@ func PublicMethods() []string {
 		usersv1.UsersService_SignUp_FullMethodName,
 		usersv1.UsersService_SignIn_FullMethodName,
 		usersv1.UsersService_GetSigningKeys_FullMethodName,
+		usersv1.UsersService_ListRevocations_FullMethodName,
 	}
 }
 
@@ -37,15 +41,18 @@ func PublicMethods() []string {
 type Service struct {
 	usersv1.UnsafeUsersServiceServer
 
-	store     *store.Store
-	passwords *password.Hasher
-	tokens    Tokens
-	log       *slog.Logger
+	store       *store.Store
+	passwords   *password.Hasher
+	tokens      Tokens
+	revocations *revocation.Publisher
+	log         *slog.Logger
 }
 
 // New returns the service.
-func New(accounts *store.Store, passwords *password.Hasher, tokens Tokens, log *slog.Logger) *Service {
-	return &Service{store: accounts, passwords: passwords, tokens: tokens, log: log}
+func New(
+	accounts *store.Store, passwords *password.Hasher, tokens Tokens, revocations *revocation.Publisher, log *slog.Logger,
+) *Service {
+	return &Service{store: accounts, passwords: passwords, tokens: tokens, revocations: revocations, log: log}
 }
 
 // SignUp makes an account and signs it in.
@@ -73,7 +80,11 @@ func (s *Service) SignUp(ctx context.Context, req *usersv1.SignUpRequest) (*user
 	account := newAccount(username, displayName)
 	account.Email = email
 	account.PasswordHash = hash
-	err = s.store.CreateAccount(ctx, account)
+	token, session, err := s.tokens.issue(account.ID)
+	if err != nil {
+		return nil, err
+	}
+	err = s.store.CreateAccount(ctx, account, session)
 	if errors.Is(err, store.ErrUsernameTaken) {
 		return nil, errs.Field(errs.Conflict, errs.Taken, fieldUsername, "this username is taken")
 	}
@@ -81,10 +92,6 @@ func (s *Service) SignUp(ctx context.Context, req *usersv1.SignUpRequest) (*user
 		return nil, storeError(err)
 	}
 	s.log.InfoContext(ctx, "account created", "user", account.ID)
-	token, err := s.tokens.issue(account.ID)
-	if err != nil {
-		return nil, err
-	}
 	return &usersv1.SignUpResponse{User: userMessage(account.User), AccessToken: token}, nil
 }
 
@@ -109,9 +116,12 @@ func (s *Service) SignIn(ctx context.Context, req *usersv1.SignInRequest) (*user
 			s.log.WarnContext(ctx, "a password hash was not renewed", "user", account.ID, "err", err)
 		}
 	}
-	token, err := s.tokens.issue(account.ID)
+	token, session, err := s.tokens.issue(account.ID)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.store.CreateSession(ctx, session); err != nil {
+		return nil, storeError(err)
 	}
 	return &usersv1.SignInResponse{User: userMessage(account.User), AccessToken: token}, nil
 }
@@ -185,14 +195,64 @@ func (s *Service) GetSigningKeys(
 	return &usersv1.GetSigningKeysResponse{Jwks: s.tokens.Signer.JWKS()}, nil
 }
 
+// SignOut revokes the caller's session.
+func (s *Service) SignOut(ctx context.Context, _ *usersv1.SignOutRequest) (*usersv1.SignOutResponse, error) {
+	caller, err := identity.Must(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// The token says all that there is to know of its session.
+	err = s.store.RevokeSession(ctx, store.Session{
+		ID: caller.SessionID, UserID: caller.UserID, CreatedAt: now(), ExpiresAt: caller.ExpiresAt,
+	})
+	if err != nil {
+		return nil, storeError(err)
+	}
+	s.log.InfoContext(ctx, "session signed out", "user", caller.UserID, "session", caller.SessionID)
+	s.revocations.Publish(ctx, revokedMessage(caller.SessionID, caller.ExpiresAt))
+	return &usersv1.SignOutResponse{}, nil
+}
+
+// ListRevocations reads the sessions whose tokens are not to be accepted. Anybody may: it tells nothing about anybody.
+func (s *Service) ListRevocations(
+	ctx context.Context, req *usersv1.ListRevocationsRequest,
+) (*usersv1.ListRevocationsResponse, error) {
+	var after store.RevocationPosition
+	if req.GetAfter() != nil {
+		id, err := ids.FromBytes(req.GetAfter().GetId())
+		if err != nil {
+			return nil, errs.Field(errs.Invalid, errs.InvalidFormat, "after", "a session's id has 16 bytes")
+		}
+		after = store.RevocationPosition{RevokedAt: time.UnixMicro(req.GetAfter().GetRevokedAtUs()).UTC(), ID: id}
+	}
+	page, err := s.store.Revocations(ctx, after, int(req.GetPageSize()))
+	if err != nil {
+		return nil, storeError(err)
+	}
+	response := &usersv1.ListRevocationsResponse{
+		Sessions: make([]*usersv1.RevokedSession, len(page.Sessions)), HasNextPage: page.More,
+	}
+	for i, session := range page.Sessions {
+		response.Sessions[i] = revokedMessage(session.ID, session.ExpiresAt)
+	}
+	if !page.Next.RevokedAt.IsZero() {
+		response.Next = &usersv1.RevocationPosition{
+			RevokedAtUs: page.Next.RevokedAt.UnixMicro(), Id: page.Next.ID.Bytes(),
+		}
+	}
+	return response, nil
+}
+
 // newAccount makes an account of the two checked names that every account has.
 func newAccount(username, displayName string) store.NewAccount {
 	return store.NewAccount{
-		User: store.User{ID: ids.New(), Username: username, DisplayName: displayName},
-		// What a DATETIME(6) holds.
-		CreatedAt: time.Now().UTC().Truncate(time.Microsecond),
+		User:      store.User{ID: ids.New(), Username: username, DisplayName: displayName},
+		CreatedAt: now(),
 	}
 }
+
+// now is the time as a DATETIME(6) holds it.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // Tokens issues access tokens.
 type Tokens struct {
@@ -201,13 +261,15 @@ type Tokens struct {
 	TTL time.Duration
 }
 
-// issue starts a session of its own for each token.
-func (t Tokens) issue(user ids.ID) (*usersv1.AccessToken, error) {
-	token, expires, err := t.Signer.Sign(user, ids.New(), t.TTL)
+// issue makes a token and the session of its own that it is for, which has to be stored before the token is handed out.
+func (t Tokens) issue(user ids.ID) (*usersv1.AccessToken, store.Session, error) {
+	session := store.Session{ID: ids.New(), UserID: user, CreatedAt: now()}
+	token, expires, err := t.Signer.Sign(user, session.ID, t.TTL)
 	if err != nil {
-		return nil, err
+		return nil, store.Session{}, err
 	}
-	return &usersv1.AccessToken{Token: token, ExpiresAtMs: expires.UnixMilli()}, nil
+	session.ExpiresAt = expires.UTC()
+	return &usersv1.AccessToken{Token: token, ExpiresAtMs: expires.UnixMilli()}, session, nil
 }
 
 // storeError names a failure of the store that passes by itself; any other is internal.
@@ -220,6 +282,10 @@ func storeError(err error) error {
 
 func userMessage(user store.User) *usersv1.User {
 	return &usersv1.User{Id: user.ID.Bytes(), Username: user.Username, DisplayName: user.DisplayName}
+}
+
+func revokedMessage(session ids.ID, expires time.Time) *usersv1.RevokedSession {
+	return &usersv1.RevokedSession{Id: session.Bytes(), TokensEndAtMs: expires.UnixMilli()}
 }
 
 func userMessages(users []store.User) []*usersv1.User {

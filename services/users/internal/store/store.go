@@ -1,7 +1,8 @@
-// Package store keeps accounts and credentials in MySQL.
+// Package store keeps accounts, credentials and sessions in MySQL.
 //
-// It guarantees that an account is stored together with its credential or not at all, and that no two accounts have the
-// same username, whoever signs up at the same moment. What was returned without an error is committed, and as durable
+// It guarantees that an account is stored together with its credential and its first session or not at all, that no two
+// accounts have the same username, whoever signs up at the same moment, and that a session that was revoked is found by
+// whoever reads the revocations, until it expires. What was returned without an error is committed, and as durable
 // as the server makes a commit. After an error other than ErrUsernameTaken and ErrNoAccount the outcome may be unknown:
 // an account may exist although its owner was not told.
 //
@@ -70,8 +71,8 @@ func New(database *sql.DB) *Store {
 	return &Store{db: database, q: db.New(database)}
 }
 
-// CreateAccount stores an account, or returns ErrUsernameTaken.
-func (s *Store) CreateAccount(ctx context.Context, account NewAccount) error {
+// CreateAccount stores an account and the session of whoever signs up, or returns ErrUsernameTaken.
+func (s *Store) CreateAccount(ctx context.Context, account NewAccount, session Session) error {
 	err := mysql.InTx(ctx, s.db, nil, func(tx *sql.Tx) error {
 		q := s.q.WithTx(tx)
 		err := q.InsertUser(ctx, db.InsertUserParams{
@@ -90,12 +91,14 @@ func (s *Store) CreateAccount(ctx context.Context, account NewAccount) error {
 		if err != nil {
 			return fmt.Errorf("insert user: %w", err)
 		}
-		if account.PasswordHash == "" {
-			return nil
+		if account.PasswordHash != "" {
+			err = q.InsertCredential(ctx, db.InsertCredentialParams{UserID: account.ID, PasswordHash: account.PasswordHash})
+			if err != nil {
+				return fmt.Errorf("insert credential: %w", err)
+			}
 		}
-		err = q.InsertCredential(ctx, db.InsertCredentialParams{UserID: account.ID, PasswordHash: account.PasswordHash})
-		if err != nil {
-			return fmt.Errorf("insert credential: %w", err)
+		if err := q.InsertSession(ctx, db.InsertSessionParams(session)); err != nil {
+			return fmt.Errorf("insert session: %w", err)
 		}
 		return nil
 	})

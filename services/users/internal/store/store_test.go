@@ -60,7 +60,7 @@ func account(username string) store.NewAccount {
 func create(t *testing.T, s *store.Store, accounts ...store.NewAccount) {
 	t.Helper()
 	for _, a := range accounts {
-		if err := s.CreateAccount(t.Context(), a); err != nil {
+		if err := s.CreateAccount(t.Context(), a, session(a.ID)); err != nil {
 			t.Fatalf("create %s: %v", a.Username, err)
 		}
 	}
@@ -146,7 +146,7 @@ func TestOfTwentyWhoTakeAUsernameAtOnceOneGetsIt(t *testing.T) {
 	for i := range racers {
 		accounts[i] = account("alice")
 		accounts[i].PasswordHash = fmt.Sprint("hash ", i)
-		wg.Go(func() { results[i] = s.CreateAccount(t.Context(), accounts[i]) })
+		wg.Go(func() { results[i] = s.CreateAccount(t.Context(), accounts[i], session(accounts[i].ID)) })
 	}
 	wg.Wait()
 	winner := slices.Index(results, nil)
@@ -169,13 +169,20 @@ func TestOfTwentyWhoTakeAUsernameAtOnceOneGetsIt(t *testing.T) {
 	if n := count(t, database, "SELECT COUNT(*) FROM credentials"); n != 1 {
 		t.Errorf("%d credentials are stored, want 1", n)
 	}
+	if n := count(t, database, "SELECT COUNT(*) FROM sessions WHERE user_id = ?", accounts[winner].ID); n != 1 {
+		t.Errorf("the winner has %d sessions, want 1", n)
+	}
+	if n := count(t, database, "SELECT COUNT(*) FROM sessions"); n != 1 {
+		t.Errorf("%d sessions are stored, want the winner's alone", n)
+	}
 }
 
 func TestTakenUsernameErrorQuotesNothing(t *testing.T) {
 	t.Parallel()
 	s, _ := newStore(t)
 	create(t, s, account("alice"))
-	err := s.CreateAccount(t.Context(), account("alice"))
+	again := account("alice")
+	err := s.CreateAccount(t.Context(), again, session(again.ID))
 	if !errors.Is(err, store.ErrUsernameTaken) {
 		t.Fatalf("err = %v, want %v", err, store.ErrUsernameTaken)
 	}
