@@ -26,6 +26,7 @@ import (
 	"chatapp.dev/internal/platform/rpc"
 	"chatapp.dev/internal/platform/run"
 	"chatapp.dev/services/graph/internal/clientaddr"
+	"chatapp.dev/services/graph/internal/federation"
 	"chatapp.dev/services/graph/internal/gen"
 	"chatapp.dev/services/graph/internal/httpapi"
 	"chatapp.dev/services/graph/internal/hub"
@@ -67,6 +68,7 @@ type Config struct {
 	Sockets    transport.Config  `embed:"" prefix:"socket-"`
 	Revocation revocation.Config `embed:"" prefix:"revocation-"`
 
+	Federation  bool `help:"Be a subgraph of Apollo Federation 2: answer _entities to whoever has a token, and _service, which is the schema, to everybody. On in development."`
 	Development bool `help:"Answer introspection, and serve the playground at /. Not for production."`
 
 	// Listener serves the API instead of the listen address, when set.
@@ -112,12 +114,15 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// federated tells whether the API is a subgraph.
+func (c *Config) federated() bool { return c.Federation || c.Development }
+
 // trusted reads the file of trusted documents. They are nil when none is set.
 func (c *Config) trusted() (*persisted.Documents, error) {
 	if c.Persisted.TrustedDocuments == "" {
 		return nil, nil
 	}
-	schema := gen.NewExecutableSchema(gen.Config{}).Schema()
+	schema := federation.Schema(gen.Config{}, c.federated()).Schema()
 	return persisted.Load(c.Persisted.TrustedDocuments, schema, c.Limit.Tokens)
 }
 
@@ -188,6 +193,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		Limits:      cfg.Limit,
 		Persisted:   cfg.Persisted,
 		Trusted:     trusted,
+		Federation:  cfg.federated(),
 		Development: cfg.Development,
 		Log:         log,
 	})

@@ -88,6 +88,9 @@ type ResponseError struct {
 	Extensions struct {
 		Code    string `json:"code"`
 		TraceID string `json:"traceId"`
+		// Argument and Rule are set when one argument, or a limit, is why.
+		Argument string `json:"argument,omitempty"`
+		Rule     string `json:"rule,omitempty"`
 	} `json:"extensions"`
 }
 

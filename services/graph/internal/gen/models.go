@@ -12,6 +12,10 @@ import (
 	"chatapp.dev/services/graph/internal/model"
 )
 
+type ConversationByIDsInput struct {
+	ID string `json:"ID"`
+}
+
 // A page of conversations.
 type ConversationConnection struct {
 	// The conversations, the one with the newest message first.
@@ -42,6 +46,10 @@ type MarkReadPayload struct {
 	Conversation *model.Conversation `json:"conversation,omitempty"`
 	// Why nothing changed; empty when the pointer is at `seq` or further.
 	UserErrors []*UserError `json:"userErrors"`
+}
+
+type MessageByIDsInput struct {
+	ID string `json:"ID"`
 }
 
 // A page of messages.
@@ -142,6 +150,10 @@ type SignUpPayload struct {
 	AccessTokenExpiresAt *time.Time `json:"accessTokenExpiresAt,omitempty"`
 	// Why no account was made; empty when one was.
 	UserErrors []*UserError `json:"userErrors"`
+}
+
+type UserByIDsInput struct {
+	ID string `json:"ID"`
 }
 
 // A page of users.

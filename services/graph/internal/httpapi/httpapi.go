@@ -19,6 +19,7 @@ import (
 
 	"chatapp.dev/services/graph/internal/apierr"
 	"chatapp.dev/services/graph/internal/clientaddr"
+	"chatapp.dev/services/graph/internal/federation"
 	"chatapp.dev/services/graph/internal/gen"
 	"chatapp.dev/services/graph/internal/hub"
 	"chatapp.dev/services/graph/internal/limits"
@@ -53,6 +54,8 @@ type Options struct {
 	// all are.
 	Persisted persisted.Config
 	Trusted   *persisted.Documents
+	// Federation makes the API a subgraph of Apollo Federation.
+	Federation bool
 	// Development turns on introspection, suggestions in errors, and the playground at /.
 	Development bool
 	Log         *slog.Logger
@@ -72,10 +75,10 @@ func New(o Options) *API {
 	fanout := live.New(o.Hub, presenter.Present)
 	connections := transport.NewConnections(o.Sockets, o.Verifier, o.Limiter, fanout)
 
-	server := handler.New(gen.NewExecutableSchema(gen.Config{
+	server := handler.New(federation.Schema(gen.Config{
 		Resolvers:  o.Resolver,
 		Complexity: limits.Complexity(o.Resolver.PageSize),
-	}))
+	}, o.Federation))
 	server.AddTransport(transport.NewWebSocket(connections, o.Origins, plain))
 	server.AddTransport(transport.NewStreams(connections, plain))
 	server.AddTransport(plain)
@@ -88,6 +91,9 @@ func New(o Options) *API {
 	}
 	server.Use(resolver.Guard{Revocations: o.Resolver.Revocations})
 	limits.Apply(server, o.Limits)
+	if o.Federation {
+		server.Use(federation.NewSubgraph())
+	}
 	// After all that refuses operations and before what looks at their text.
 	server.Use(persisted.New(o.Persisted, o.Trusted))
 	server.Use(transport.Text{})

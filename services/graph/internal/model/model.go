@@ -40,6 +40,9 @@ func NewUser(u *usersv1.User) (*User, error) {
 // IsNode makes User a Node.
 func (*User) IsNode() {}
 
+// IsEntity makes User an entity of Apollo Federation.
+func (*User) IsEntity() {}
+
 // ID returns the global id.
 func (u *User) ID() string { return GlobalID{Kind: KindUser, UUID: u.UserID}.String() }
 
@@ -81,6 +84,9 @@ func NewMessage(m *messagesv1.Message, reader ids.ID) (*Message, error) {
 // IsNode makes Message a Node.
 func (*Message) IsNode() {}
 
+// IsEntity makes Message an entity of Apollo Federation.
+func (*Message) IsEntity() {}
+
 // ID returns the global id.
 func (m *Message) ID() string {
 	return GlobalID{Kind: KindMessage, UUID: m.ConversationID, Seq: m.Seq}.String()
@@ -121,6 +127,9 @@ func NewConversation(c *messagesv1.Conversation, reader ids.ID) (*Conversation, 
 
 // IsNode makes Conversation a Node.
 func (*Conversation) IsNode() {}
+
+// IsEntity makes Conversation an entity of Apollo Federation.
+func (*Conversation) IsEntity() {}
 
 // ID returns the global id.
 func (c *Conversation) ID() string {

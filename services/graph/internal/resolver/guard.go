@@ -13,13 +13,15 @@ import (
 	"chatapp.dev/services/graph/internal/revocation"
 )
 
-// public are the root fields that need no access token. Whether introspection is answered at all is a setting.
+// public are the root fields that need no access token. Whether introspection and a federation's _service are answered at
+// all are settings.
 var public = map[string]bool{
 	"signUp":     true,
 	"signIn":     true,
 	"__typename": true,
 	"__schema":   true,
 	"__type":     true,
+	"_service":   true,
 }
 
 // Guard refuses an operation with any other root field unless a valid token came with it. It is an extension of

@@ -40,6 +40,9 @@ func (r *Resolver) Mutation() gen.MutationResolver { return mutation{r} }
 // Subscription implements gen.ResolverRoot.
 func (r *Resolver) Subscription() gen.SubscriptionResolver { return subscription{r} }
 
+// Entity implements gen.ResolverRoot.
+func (r *Resolver) Entity() gen.EntityResolver { return entity{r} }
+
 // NewMessageEvent implements gen.ResolverRoot.
 func (r *Resolver) NewMessageEvent() gen.NewMessageEventResolver { return newMessageEvent{r} }
 
