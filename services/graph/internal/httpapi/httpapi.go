@@ -9,7 +9,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
@@ -71,7 +70,7 @@ type API struct {
 // New returns an API.
 func New(o Options) *API {
 	presenter := apierr.Presenter{Log: o.Log}
-	plain := transport.HTTP{Present: presenter.Present, MaxBody: o.Limits.BodyBytes}
+	plain := transport.HTTP{Present: presenter.Present, MaxBody: o.Limits.BodyBytes, MaxRatio: o.Limits.CompressionRatio}
 	fanout := live.New(o.Hub, presenter.Present)
 	connections := transport.NewConnections(o.Sockets, o.Verifier, o.Limiter, fanout)
 
@@ -109,7 +108,7 @@ func New(o Options) *API {
 	}
 	mux := http.NewServeMux()
 	mux.Handle(Path, otelhttp.NewHandler(
-		logged(o.Log, cors(o.Origins, admitted)),
+		logged(o.Log, &sites{allowed: o.Origins, plain: plain, next: compressed(admitted)}),
 		"graphql",
 		// A span as long as a connection tells nothing and is exported too late; each operation on it has its own.
 		otelhttp.WithFilter(func(r *http.Request) bool { return !transport.IsUpgrade(r) && !transport.IsStream(r) }),
@@ -132,32 +131,6 @@ func (a *API) Refuse() { a.connections.Refuse() }
 // Drain ends the connections that stay open, spread over the time set for it, telling their clients to connect again
 // elsewhere. It returns when they are gone, or when ctx ends. Other requests go on.
 func (a *API) Drain(ctx context.Context) error { return a.connections.Shutdown(ctx) }
-
-// cors lets pages of the allowed origins read the answers, and answers their preflights. To any other page the browser
-// shows nothing.
-func cors(origins transport.Origins, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		origin := r.Header.Get("Origin")
-		header := w.Header()
-		header.Add("Vary", "Origin")
-		if origin != "" && origins.Allow(origin) {
-			header.Set("Access-Control-Allow-Origin", origin)
-			header.Set("Access-Control-Expose-Headers", "Retry-After")
-		}
-		if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
-			next.ServeHTTP(w, r)
-			return
-		}
-		if header.Get("Access-Control-Allow-Origin") != "" {
-			header.Set("Access-Control-Allow-Methods", "GET, POST")
-			header.Set("Access-Control-Allow-Headers", strings.Join([]string{
-				"Accept", "Authorization", "Content-Type", "Apollo-Require-Preflight", "Traceparent", "Tracestate",
-			}, ", "))
-			header.Set("Access-Control-Max-Age", "7200")
-		}
-		w.WriteHeader(http.StatusNoContent)
-	})
-}
 
 // logged writes a line a request, for whoever looks for one. It has nothing of what was asked or answered.
 func logged(log *slog.Logger, next http.Handler) http.Handler {

@@ -18,8 +18,9 @@ import (
 type HTTP struct {
 	// Present presents the errors of requests that never become an operation.
 	Present graphql.ErrorPresenterFunc
-	// MaxBody is the most bytes that a request's body may have.
-	MaxBody int
+	// MaxBody is the most bytes that a request's body may have, and MaxRatio how many times longer than it was sent it may
+	// become by decompression.
+	MaxBody, MaxRatio int
 }
 
 var _ graphql.Transport = HTTP{}

@@ -1,8 +1,11 @@
 package transport
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"slices"
 	"strings"
@@ -198,6 +201,36 @@ func FuzzCheckJSON(f *testing.F) {
 		}
 		if got != wanted {
 			t.Errorf("%q is decoded as %q: %d replacement characters, not %d", raw, decoded, got, wanted)
+		}
+	})
+}
+
+// FuzzReadCompressed holds that no body becomes longer than it may, and that one which was compressed comes out as it was.
+func FuzzReadCompressed(f *testing.F) {
+	for _, seed := range []string{"", "{}", "\x1f\x8b", strings.Repeat("a", 70<<10), "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff\x01\x00\x00\xff\xff"} {
+		f.Add([]byte(seed), false)
+		f.Add([]byte(seed), true)
+	}
+	t := HTTP{MaxBody: 100 << 10, MaxRatio: 10}
+	f.Fuzz(func(tt *testing.T, raw []byte, compress bool) {
+		body := raw
+		if compress {
+			var compressed bytes.Buffer
+			w := gzip.NewWriter(&compressed)
+			_, _ = w.Write(raw)
+			_ = w.Close()
+			body = compressed.Bytes()
+		}
+		r := httptest.NewRequest(http.MethodPost, "/graphql", bytes.NewReader(body))
+		r.Header.Set("Content-Encoding", "gzip")
+		got, wrong := t.readAll(httptest.NewRecorder(), r)
+		switch {
+		case wrong != nil && (got != nil || wrong.status < 400 || wrong.reason == ""):
+			tt.Errorf("%d bytes and %+v", len(got), wrong)
+		case len(got) > t.MaxBody, len(got) > freeBytes && len(got) > t.MaxRatio*len(body):
+			tt.Errorf("%d bytes became %d", len(body), len(got))
+		case compress && len(raw) <= freeBytes && !bytes.Equal(got, raw):
+			tt.Errorf("%q became %q, %+v", raw, got, wrong)
 		}
 	})
 }

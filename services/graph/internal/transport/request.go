@@ -67,14 +67,24 @@ func (t HTTP) readBody(w http.ResponseWriter, r *http.Request) (*graphql.RawPara
 	return decodeParams(body)
 }
 
-// readAll reads a body to its end.
+// readAll reads a body to its end, decompressed.
 func (t HTTP) readAll(w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
 	var body bytes.Buffer
 	if r.ContentLength > 0 && r.ContentLength <= int64(t.MaxBody) {
 		// One more read than there are bytes, so that the end is seen without growing.
 		body.Grow(int(r.ContentLength) + bytes.MinRead)
 	}
-	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, int64(t.MaxBody)))
+	from := http.MaxBytesReader(w, r.Body, int64(t.MaxBody))
+	switch encoding := strings.ToLower(strings.Join(r.Header.Values("Content-Encoding"), ", ")); encoding {
+	case "", "identity":
+	case "gzip", "x-gzip":
+		// What was sent and what becomes of it have the same bound.
+		from = http.MaxBytesReader(w, &inflater{compressed: counter{from: from}, maxRatio: int64(t.MaxRatio)}, int64(t.MaxBody))
+	default:
+		w.Header().Set("Accept-Encoding", "gzip")
+		return nil, &problem{http.StatusUnsupportedMediaType, "the Content-Encoding must be gzip, or absent"}
+	}
+	_, err := body.ReadFrom(from)
 	switch {
 	case err == nil:
 		return body.Bytes(), nil
@@ -82,6 +92,12 @@ func (t HTTP) readAll(w http.ResponseWriter, r *http.Request) ([]byte, *problem)
 		return nil, &problem{
 			http.StatusRequestEntityTooLarge, fmt.Sprintf("the request may have at most %d bytes", t.MaxBody),
 		}
+	case errors.Is(err, errRatio):
+		return nil, &problem{
+			http.StatusRequestEntityTooLarge, fmt.Sprintf("the request may be compressed at most %d times", t.MaxRatio),
+		}
+	case errors.Is(err, errNotGzip):
+		return nil, badRequest("the request is not valid gzip")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, &problem{http.StatusRequestTimeout, "the request took too long to arrive"}
 	default:

@@ -66,7 +66,8 @@ func (o Origins) Allow(origin string) bool {
 // list, or no browser at all.
 func (o Origins) AllowRequest(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
-	if origin == "" || o.Allow(origin) {
+	// A page cannot write Sec-Fetch-Site. It helps where a proxy has changed the host.
+	if origin == "" || o.Allow(origin) || r.Header.Get("Sec-Fetch-Site") == "same-origin" {
 		return true
 	}
 	// The scheme is not compared: TLS often ends at a proxy, and the host is what a page cannot choose.
