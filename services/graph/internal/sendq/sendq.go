@@ -132,8 +132,8 @@ func (p *Pool) relieve() {
 	size := 0
 	for q := range p.queues {
 		q.mu.Lock()
-		// One that is finished is on its way out already.
-		if q.bytes > size && !q.finished {
+		// One that is finished or given up is on its way out already.
+		if q.bytes > size && !q.finished && !q.given {
 			largest, size = q, q.bytes
 		}
 		q.mu.Unlock()
@@ -169,6 +169,7 @@ func (p *Pool) run() {
 		// A few at a time, so that the lock is taken less often and the other workers have something to do as well.
 		n := min(len(p.ready), 1+len(p.ready)/(2*runtime.GOMAXPROCS(0)), 32)
 		mine = append(mine[:0], p.ready[:n]...)
+		clear(p.ready[:n])
 		if n == len(p.ready) {
 			p.ready = p.ready[:0]
 		} else {
@@ -258,6 +259,7 @@ func (q *Queue) Finish(f Frame, keep, cut bool) {
 	}
 	q.append(f, f.size()+overhead)
 	q.finished, q.cut = true, cut
+	q.tellRoom()
 }
 
 // Close gives up what is not written yet and closes the connection.
@@ -323,6 +325,12 @@ func (q *Queue) evict(reason error) {
 
 // append needs mu.
 func (q *Queue) append(f Frame, size int) {
+	if q.next > 0 && len(q.frames) == cap(q.frames) && q.next >= len(q.frames)/2 {
+		// A queue that is never empty would otherwise grow by all that was ever in it.
+		waiting := copy(q.frames, q.frames[q.next:])
+		clear(q.frames[waiting:])
+		q.frames, q.next = q.frames[:waiting], 0
+	}
 	q.frames = append(q.frames, f)
 	q.bytes += size
 	q.pool.total.Add(int64(size))
@@ -425,10 +433,10 @@ func (q *Queue) more() bool {
 	return false
 }
 
-// insist writes rest and then what is queued, at the client's pace.
-func (q *Queue) insist(rest []byte) {
+// insist writes what is in the buffer and then what is queued, at the client's pace.
+func (q *Queue) insist(buffer []byte) {
 	for {
-		for len(rest) > 0 {
+		for rest := buffer; len(rest) > 0; {
 			part := rest[:min(len(rest), chunk)]
 			_ = q.conn.SetWriteDeadline(time.Now().Add(q.pool.limits.WriteTimeout))
 			if _, err := q.conn.Write(part); err != nil {
@@ -451,7 +459,7 @@ func (q *Queue) insist(rest []byte) {
 			q.mu.Unlock()
 			return
 		}
-		rest = q.take(rest[:0], batch)
+		buffer = q.take(buffer[:0], batch)
 		q.mu.Unlock()
 	}
 }
