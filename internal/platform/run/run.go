@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -56,17 +55,6 @@ func Main(name, description string, cli any, vars ...kong.Vars) {
 		exit:    os.Exit,
 	}
 	os.Exit(p.run(name, description, cli, vars))
-}
-
-// collectAt is the garbage collector's GOGC, unless the environment sets it. What our services keep is a few megabytes,
-// and at Go's own 100 they would collect many times a second: that took about a quarter of the CPU of a service under
-// load. GOMEMLIMIT bounds the memory, and makes the collector work harder near the bound, as ever.
-const collectAt = 400
-
-func tuneCollector() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(collectAt)
-	}
 }
 
 // process is what a program has from its operating system.

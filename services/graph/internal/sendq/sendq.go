@@ -362,12 +362,8 @@ func (q *Queue) take(dst []byte, most int) []byte {
 		q.writing += f.size() + overhead
 	}
 	if q.next == len(q.frames) {
-		q.next = 0
-		if cap(q.frames) > 8 {
-			// A burst is no reason to keep its memory for a connection that is mostly idle.
-			q.frames = nil
-		}
-		q.frames = q.frames[:0]
+		// Most connections are idle most of the time, and keep nothing meanwhile.
+		q.frames, q.next = nil, 0
 	}
 	return dst
 }

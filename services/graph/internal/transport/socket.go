@@ -65,10 +65,6 @@ type socket struct {
 	raw         net.Conn
 	queue       *sendq.Queue
 
-	// ctx ends with the connection.
-	ctx    context.Context
-	cancel context.CancelFunc
-
 	// answered is when the client last answered a ping, in nanoseconds, and sent tells that it was sent something since
 	// the last ping.
 	answered atomic.Int64
@@ -98,9 +94,7 @@ type socket struct {
 
 func newSocket(c *Connections, present graphql.ErrorPresenterFunc, exec graphql.GraphExecutor) *socket {
 	now := time.Now()
-	s := &socket{connections: c, present: present, exec: exec, opened: now, active: now, idle: now, pinged: now}
-	s.ctx, s.cancel = context.WithCancel(c.ctx)
-	return s
+	return &socket{connections: c, present: present, exec: exec, opened: now, active: now, idle: now, pinged: now}
 }
 
 // open takes the connection over from the HTTP server.
@@ -156,7 +150,6 @@ func (s *socket) stop() {
 		o.over = true
 	}
 	s.mu.Unlock()
-	s.cancel()
 	for _, o := range operations {
 		o.stop()
 	}
@@ -404,12 +397,12 @@ func authorization(payload json.RawMessage) string {
 
 // authenticate returns whom a token stands for, and closes the connection when it is not valid.
 func (s *socket) authenticate(header string) (identity.Identity, bool) {
-	ctx, err := Authenticate(s.ctx, s.connections.verifier, header)
+	ctx, err := Authenticate(s.connections.ctx, s.connections.verifier, header)
 	if err == nil {
 		who, _ := identity.From(ctx)
 		return who, true
 	}
-	presented := s.present(s.ctx, err)
+	presented := s.present(s.connections.ctx, err)
 	if errs.KindOf(err) == errs.Unavailable {
 		s.end(websocket.CloseTryAgainLater, "access tokens cannot be checked at the moment")
 	} else {
@@ -489,8 +482,9 @@ func (s *socket) begins(m message, size int) (code int, reason string) {
 		}
 		s.operations[m.id] = o
 		s.kept += size
-		o.ctx, o.cancel = context.WithCancel(s.ctx)
-		go o.run(m.operation, s.who)
+		ctx, cancel := context.WithCancel(s.connections.ctx)
+		o.cancel = cancel
+		go o.run(ctx, cancel, m.operation, s.who)
 	}
 	return 0, ""
 }
@@ -512,14 +506,14 @@ func (s *socket) complete(id string) {
 type operation struct {
 	socket *socket
 	// key is the client's name for the operation, and id the JSON text of it.
-	key    string
-	id     []byte
-	size   int
-	ctx    context.Context
-	cancel context.CancelFunc
+	key  string
+	id   []byte
+	size int
 
 	// The rest is guarded by socket.mu.
 
+	// cancel gives up what is being executed. A subscription that is established has none: it is closed.
+	cancel context.CancelFunc
 	// head comes before the payload of each response.
 	head       []byte
 	subscriber *live.Subscriber
@@ -530,11 +524,14 @@ type operation struct {
 var _ live.Sink = (*operation)(nil)
 
 // run executes the operation. For a subscription it returns when that is up to date and goes on by itself.
-func (o *operation) run(params *graphql.RawParams, who identity.Identity) {
+func (o *operation) run(
+	ctx context.Context, cancel context.CancelFunc, params *graphql.RawParams, who identity.Identity,
+) {
+	defer cancel()
 	s := o.socket
 	now := graphql.Now()
 	params.ReadTime = graphql.TraceTiming{Start: now, End: now}
-	ctx := graphql.StartOperationTrace(identity.With(o.ctx, who))
+	ctx = graphql.StartOperationTrace(identity.With(ctx, who))
 	if retryAfter, ok := s.connections.limiter.Allow(ctx, ratelimit.Caller{User: who.UserID}); !ok {
 		ctx, span := tracer.Start(ctx, "refused")
 		defer span.End()
@@ -562,9 +559,11 @@ func (o *operation) run(params *graphql.RawParams, who identity.Identity) {
 		return
 	}
 	span.End()
+	// What goes on does so without the context, and most connections are such a subscription.
+	cancel()
 	s.mu.Lock()
 	over := o.over
-	o.subscriber = subscriber
+	o.subscriber, o.cancel = subscriber, nil
 	if s.who.Token != who.Token {
 		subscriber.Renew(s.who)
 	}
@@ -578,10 +577,12 @@ func (o *operation) run(params *graphql.RawParams, who identity.Identity) {
 
 // stop ends what goes on in the operation's name.
 func (o *operation) stop() {
-	o.cancel()
 	o.socket.mu.Lock()
-	subscriber := o.subscriber
+	cancel, subscriber := o.cancel, o.subscriber
 	o.socket.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
 	if subscriber != nil {
 		subscriber.Close()
 	}
@@ -624,7 +625,6 @@ func (o *operation) End(list gqlerror.List) {
 func (o *operation) finish(response *graphql.Response) {
 	if response == nil {
 		// Only the end of the operation's context leads here.
-		o.cancel()
 		return
 	}
 	o.Next(live.Encode(response))
@@ -636,7 +636,6 @@ func (o *operation) last(head, payload, tail []byte) {
 	s := o.socket
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o.cancel()
 	if o.over {
 		return
 	}
@@ -646,7 +645,7 @@ func (o *operation) last(head, payload, tail []byte) {
 
 // refuse sends an error for an operation that never began.
 func (o *operation) refuse(reason string) {
-	ctx, span := tracer.Start(o.socket.ctx, "refused")
+	ctx, span := tracer.Start(o.socket.connections.ctx, "refused")
 	defer span.End()
 	presented := gqlerror.List{o.socket.present(ctx, errs.New(errs.RateLimited, reason))}
 	o.push(errorHead, live.EncodeErrors(presented), messageTail)

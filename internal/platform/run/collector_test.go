@@ -1,0 +1,24 @@
+package run
+
+import "testing"
+
+func TestGarbageIsBoundedByWhatIsKept(t *testing.T) {
+	for _, test := range []struct {
+		kept uint64
+		want int
+	}{
+		{0, 400},
+		{4 << 20, 400},
+		{5 << 20, 300},
+		{16 << 20, 100},
+		{32 << 20, 50},
+		{1 << 30, 50},
+	} {
+		if got := percentFor(test.kept); got != test.want {
+			t.Errorf("percentFor(%d) = %d, want %d", test.kept, got, test.want)
+		}
+	}
+	if kept() == 0 {
+		t.Error("Go no longer tells what is kept")
+	}
+}
