@@ -197,6 +197,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		Development: cfg.Development,
 		Log:         log,
 	})
+	revocations.OnRevoke(api.EndSession)
 	if cfg.Development {
 		log.WarnContext(ctx, "introspection and the playground are on: not for production")
 	}

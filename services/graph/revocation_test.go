@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gorilla/websocket"
-
 	"chatapp.dev/internal/platform/errs"
 )
 
@@ -58,19 +56,20 @@ func TestASignOutThatFailsEndsNothing(t *testing.T) {
 	ask[signedOut](t, s, ada.token, signOut, nil)
 }
 
-func TestAnOpenSocketOfARevokedSessionIsOfNoMoreUse(t *testing.T) {
+func TestOpenConnectionsOfARevokedSessionEnd(t *testing.T) {
 	s := start(t, nil)
 	ada := s.add(t, "ada")
 	laptop := s.token(t, ada.id, time.Hour)
 	ended, live := s.connect(t, ada.token), s.connect(t, laptop)
+	s.established(t, ended, "1", nil)
+	stream := s.stream(t, http.MethodPost, "/graphql", ada.token, http.Header{"Accept": {"text/event-stream"}}, subscription("", nil))
 	s.revoke(t, ada.token)
+	if code, _ := ended.closed(); code != 4403 {
+		t.Errorf("the socket was closed with %d", code)
+	}
 	s.awaitRefusal(t, ada.token)
-	// The socket may be closed before it can ask.
-	_ = ended.conn.WriteJSON(wsMessage{ID: "q", Type: "subscribe", Payload: encode(t, map[string]any{"query": `{ me { id } }`})})
-	_ = ended.conn.SetReadDeadline(time.Now().Add(patience))
-	var m wsMessage
-	if err := ended.conn.ReadJSON(&m); !websocket.IsCloseError(err, 4403) && (m.Type != "error" || !strings.Contains(string(m.Payload), "UNAUTHENTICATED")) {
-		t.Errorf("a query is answered with %+v, %v", m, err)
+	if rest := stream.until(""); !strings.Contains(rest, "UNAUTHENTICATED") {
+		t.Errorf("the stream ended with %s", rest)
 	}
 	live.subscribe("q", `{ me { username } }`, nil)
 	if m := live.receive(); m.Type != "next" || string(m.Payload) != `{"data":{"me":{"username":"ada"}}}` {

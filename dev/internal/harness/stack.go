@@ -70,7 +70,7 @@ type Stack struct {
 
 // settings that make stopping quick: nobody routes to these processes who would need time to notice.
 var quickStop = []string{
-	"USERS_RPC_DRAIN_DELAY=100ms", "MESSAGES_RPC_DRAIN_DELAY=100ms", "GRAPH_DRAIN_DELAY=100ms",
+	"USERS_RPC_DRAIN_DELAY=100ms", "MESSAGES_RPC_DRAIN_DELAY=100ms", "GRAPH_DRAIN_DELAY=100ms", "GRAPH_SOCKET_DRAIN=100ms",
 }
 
 // noRates are settings that let everybody ask as often as they can: all clients have one address, and a few users stand

@@ -16,6 +16,7 @@ import (
 	"github.com/99designs/gqlgen/graphql/handler/extension"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 
+	"chatapp.dev/internal/platform/ids"
 	"chatapp.dev/services/graph/internal/apierr"
 	"chatapp.dev/services/graph/internal/clientaddr"
 	"chatapp.dev/services/graph/internal/federation"
@@ -124,6 +125,9 @@ func (a *API) Run(ctx context.Context) error {
 	defer a.fanout.Close()
 	return a.connections.Run(ctx)
 }
+
+// EndSession ends the connections of a session that has been revoked.
+func (a *API) EndSession(session ids.ID) { a.connections.Revoke(session) }
 
 // Refuse lets in no more connections that stay open.
 func (a *API) Refuse() { a.connections.Refuse() }

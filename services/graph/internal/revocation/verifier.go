@@ -32,5 +32,8 @@ func (v *Verifier) Verify(ctx context.Context, token string) (identity.Identity,
 	return who, nil
 }
 
+// Standing says whether an identity that Verify returned earlier may go on: its session has not been revoked since.
+func (v *Verifier) Standing(who identity.Identity) bool { return !v.list.Revoked(who.SessionID) }
+
 // ErrRevoked is how a caller of a session that was signed out is refused.
 var ErrRevoked = errs.New(errs.Unauthenticated, "the session was signed out; sign in again")

@@ -26,6 +26,8 @@ type connection interface {
 	watch(now time.Time)
 	// drain ends the connection in such a way that its client connects again elsewhere.
 	drain()
+	// revoke ends the connection if it stands for the session, which has been revoked.
+	revoke(session ids.ID)
 }
 
 // Connections are all that are open at the process. One goroutine watches them, so that none of them needs a timer.
@@ -123,6 +125,14 @@ func (c *Connections) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// Revoke ends the connections of a session that has been revoked. One whose client is just introducing itself is found
+// when it is next looked at.
+func (c *Connections) Revoke(session ids.ID) {
+	for _, each := range c.all() {
+		each.revoke(session)
 	}
 }
 

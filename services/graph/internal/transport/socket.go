@@ -19,6 +19,7 @@ import (
 
 	"chatapp.dev/internal/platform/errs"
 	"chatapp.dev/internal/platform/identity"
+	"chatapp.dev/internal/platform/ids"
 	"chatapp.dev/services/graph/internal/live"
 	"chatapp.dev/services/graph/internal/ratelimit"
 	"chatapp.dev/services/graph/internal/sendq"
@@ -222,6 +223,18 @@ func (s *socket) drain() {
 	}
 }
 
+const reasonRevoked = "Forbidden: the session was signed out"
+
+// revoke implements connection.
+func (s *socket) revoke(session ids.ID) {
+	s.mu.Lock()
+	mine := s.acknowledged && s.who.SessionID == session
+	s.mu.Unlock()
+	if mine {
+		s.close(closeForbidden, reasonRevoked, false)
+	}
+}
+
 // watch implements connection.
 func (s *socket) watch(now time.Time) {
 	cfg := &s.connections.cfg
@@ -240,6 +253,8 @@ func (s *socket) watch(now time.Time) {
 		code, reason = closeInitTimeout, "Connection initialisation timeout"
 	case s.acknowledged && !now.Before(s.who.ExpiresAt.Add(-expiryMargin)):
 		code, reason = closeForbidden, "Forbidden: the access token has expired"
+	case s.acknowledged && !s.connections.verifier.Standing(s.who):
+		code, reason = closeForbidden, reasonRevoked
 	case s.awaiting && s.answered.Load() < s.pinged.UnixNano() && now.Sub(s.pinged) >= cfg.PongTimeout:
 		code, reason = websocket.CloseTryAgainLater, "no answer to a ping; resume from the last cursor"
 	case cfg.IdleTimeout > 0 && len(s.operations) == 0 && now.Sub(s.idle) >= cfg.IdleTimeout:

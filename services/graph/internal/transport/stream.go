@@ -13,7 +13,9 @@ import (
 
 	"chatapp.dev/internal/platform/errs"
 	"chatapp.dev/internal/platform/identity"
+	"chatapp.dev/internal/platform/ids"
 	"chatapp.dev/services/graph/internal/live"
+	"chatapp.dev/services/graph/internal/revocation"
 	"chatapp.dev/services/graph/internal/sendq"
 )
 
@@ -166,6 +168,15 @@ func (s *stream) watch(now time.Time) {
 		s.leaveIfNobodyAttached()
 	case !s.who.UserID.IsZero() && !now.Before(s.who.ExpiresAt.Add(-expiryMargin)):
 		s.fail(errs.New(errs.Unauthenticated, "the access token has expired; sign in again"))
+	case !s.who.UserID.IsZero() && !s.connections.verifier.Standing(s.who):
+		s.fail(revocation.ErrRevoked)
+	}
+}
+
+// revoke implements connection.
+func (s *stream) revoke(session ids.ID) {
+	if !s.who.UserID.IsZero() && s.who.SessionID == session {
+		s.fail(revocation.ErrRevoked)
 	}
 }
 
