@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 
 	"chatapp.dev/internal/platform/fault"
 	"chatapp.dev/internal/platform/mysql"
@@ -69,19 +73,41 @@ func (r *Relay) sweepOnce(ctx context.Context) (int, error) {
 	if err != nil || len(events) == 0 {
 		return 0, err
 	}
-	batch := make([]outgoing, len(events))
-	refs := make([]store.EventRef, len(events))
-	for i, e := range events {
-		if batch[i], err = r.envelope(ctx, epoch, e); err != nil {
+	lanes := make(map[*redis.Client][]outgoing)
+	for _, e := range events {
+		out, err := r.envelope(ctx, epoch, e)
+		if err != nil {
 			return 0, err
 		}
-		refs[i] = batch[i].ref
+		server := r.serverOf(ctx, out)
+		lanes[server] = append(lanes[server], out)
 	}
-	if err := r.send(ctx, batch); err != nil {
-		return 0, err
+	n, err := r.sendLanes(ctx, lanes)
+	if n > 0 {
+		r.log.InfoContext(ctx, "published events that were left behind", "events", n)
 	}
-	r.log.InfoContext(ctx, "published events that were left behind", "events", len(events))
-	return len(events), r.store.MarkRelayed(ctx, refs)
+	return n, err
+}
+
+// sendLanes publishes events to several servers at the same time, and clears the flags of those that were taken, whose
+// number it returns.
+func (r *Relay) sendLanes(ctx context.Context, lanes map[*redis.Client][]outgoing) (int, error) {
+	var (
+		mu    sync.Mutex
+		sent  []store.EventRef
+		trips errgroup.Group
+	)
+	for _, batch := range lanes {
+		trips.Go(func() error {
+			taken, err := r.send(ctx, batch)
+			mu.Lock()
+			defer mu.Unlock()
+			sent = append(sent, taken...)
+			return err
+		})
+	}
+	err := trips.Wait()
+	return len(sent), errors.Join(err, r.store.MarkRelayed(ctx, sent))
 }
 
 // rest waits for about d, or until ctx ends.
