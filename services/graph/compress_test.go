@@ -30,12 +30,12 @@ func TestLongAnswersAreCompressed(t *testing.T) {
 	for name, test := range map[string]struct {
 		query, accept, encoding string
 	}{
-		"long":             {"{ __schema { types { name description fields { name description } } } }", "gzip", "gzip"},
-		"long again":       {"{ __schema { types { name description fields { name description } } } }", "br, gzip;q=0.5", "gzip"},
-		"refused":          {"{ __schema { types { name description fields { name description } } } }", "gzip;q=0", ""},
-		"not asked for":    {"{ __schema { types { name description fields { name description } } } }", "", ""},
-		"of another kind":  {"{ __schema { types { name description fields { name description } } } }", "zstd, br", ""},
-		"short":            {"{ __typename }", "gzip", ""},
+		"long":            {"{ __schema { types { name description fields { name description } } } }", "gzip", "gzip"},
+		"long again":      {"{ __schema { types { name description fields { name description } } } }", "br, gzip;q=0.5", "gzip"},
+		"refused":         {"{ __schema { types { name description fields { name description } } } }", "gzip;q=0", ""},
+		"not asked for":   {"{ __schema { types { name description fields { name description } } } }", "", ""},
+		"of another kind": {"{ __schema { types { name description fields { name description } } } }", "zstd, br", ""},
+		"short":           {"{ __typename }", "gzip", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.addr+"/graphql", strings.NewReader(`{"query":"`+test.query+`"}`))

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -205,6 +208,40 @@ func FuzzCheckJSON(f *testing.F) {
 	})
 }
 
+// failing is a body that ends with an error.
+type failing struct {
+	*strings.Reader
+	err error
+}
+
+func (f failing) Read(p []byte) (int, error) {
+	if f.Len() > 0 {
+		return f.Reader.Read(p)
+	}
+	return 0, f.err
+}
+
+func TestWhyABodyWasNotRead(t *testing.T) {
+	for name, test := range map[string]struct {
+		err      error
+		encoding string
+		status   int
+	}{
+		"too late":                 {fmt.Errorf("read: %w", os.ErrDeadlineExceeded), "", http.StatusRequestTimeout},
+		"too late, and compressed": {fmt.Errorf("read: %w", os.ErrDeadlineExceeded), "gzip", http.StatusRequestTimeout},
+		"cut off":                  {io.ErrUnexpectedEOF, "", http.StatusBadRequest},
+		"cut off, and compressed":  {io.ErrUnexpectedEOF, "gzip", http.StatusBadRequest},
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/graphql", failing{strings.NewReader("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"), test.err})
+		if test.encoding != "" {
+			r.Header.Set("Content-Encoding", test.encoding)
+		}
+		if _, wrong := (HTTP{MaxBody: 1 << 20, MaxRatio: 10}).readAll(httptest.NewRecorder(), r); wrong == nil || wrong.status != test.status {
+			t.Errorf("%s: %+v", name, wrong)
+		}
+	}
+}
+
 // FuzzReadCompressed holds that no body becomes longer than it may, and that one which was compressed comes out as it was.
 func FuzzReadCompressed(f *testing.F) {
 	for _, seed := range []string{"", "{}", "\x1f\x8b", strings.Repeat("a", 70<<10), "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff\x01\x00\x00\xff\xff"} {
@@ -252,4 +289,25 @@ func TestLiterals(t *testing.T) {
 			t.Errorf("%s: %v, want %v", query, got, want)
 		}
 	}
+}
+
+// FuzzLiterals holds that a document in which every escape is whole passes, and that one with half a pair does not.
+func FuzzLiterals(f *testing.F) {
+	for _, seed := range []string{"", "x", `\\\n`, "😀", `\u00e9`, "\u0000"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		escaped, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What Go writes of any text has no surrogates.
+		document := "{ a(b: " + string(escaped) + ") }"
+		if hasLoneSurrogateLiteral(document) {
+			t.Errorf("%q is refused", document)
+		}
+		if half := strings.Replace(document, `"`, `"\ud83d`, 1); !hasLoneSurrogateLiteral(half) && !strings.HasPrefix(string(escaped), `"\ude`) {
+			t.Errorf("%q is not refused", half)
+		}
+	})
 }

@@ -45,7 +45,7 @@ func (i *inflater) Read(p []byte) (int, error) {
 // explain tells what the data is to blame for from what is the connection's fault.
 func (i *inflater) explain(err error) error {
 	switch {
-	case err == nil, err == io.EOF && i.gzip != nil:
+	case err == nil, i.gzip != nil && errors.Is(err, io.EOF):
 		return err
 	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, new(flate.CorruptInputError)),
 		i.compressed.ended:
