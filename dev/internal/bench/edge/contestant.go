@@ -77,6 +77,9 @@ type ours struct {
 	people, senders []seed.User
 }
 
+// settings lift the limits of graph that so many clients of one user would meet. All else is as in production.
+var settings = []string{"GRAPH_SOCKET_PER_USER=0"}
+
 func newOurs(stack *harness.Stack, people []seed.User) (*ours, error) {
 	conn, err := grpc.NewClient(stack.Messages[0].Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -97,10 +100,10 @@ func (*ours) knowsUsers() bool { return true }
 // start starts a graph of its own, since the stack's has other things to do.
 func (o *ours) start(ctx context.Context) (err error) {
 	if o.process == nil {
-		o.process, err = o.stack.StartGraph(ctx)
+		o.process, err = o.stack.StartGraph(ctx, settings...)
 		return err
 	}
-	return o.process.Start(ctx)
+	return o.process.Start(ctx, settings...)
 }
 
 func (o *ours) stop() error { return o.process.Stop() }
