@@ -374,6 +374,10 @@ func (b *bench) withStalled(ctx context.Context, c contestant, healthy *fleet, t
 			return s, err
 		}
 	}
+	// The last event was published before the time was over, and what has happened since then was not looked at yet.
+	if err := healthy.sleep(ctx, time.Until(watched.begun.Add(b.sizes.StalledTime+lookEvery))); err != nil {
+		return s, err
+	}
 	s.Stalled, s.Within = b.sizes.Stalled, b.sizes.StalledTime.Seconds()
 	return s, watched.count(&s)
 }
