@@ -3,6 +3,7 @@ package hub
 import (
 	"bytes"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,13 @@ const (
 // eventOverhead is what an event in a list costs beside its encoded size, roughly.
 const eventOverhead = 256
 
+// closedChannel is a channel that is closed.
+var closedChannel = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
 // feed is what a process knows of one user's log.
 type feed struct {
 	user    ids.ID
@@ -44,11 +52,10 @@ type feed struct {
 	// reads joins reads of the same page, since subscriptions that are live miss the same events at the same time.
 	reads singleflight.Group
 
+	mu sync.Mutex
 	// confirmed is closed when Redis has first confirmed the channel.
 	confirmed chan struct{}
-
-	mu   sync.Mutex
-	subs map[*Subscription]struct{}
+	subs      []*Subscription
 	// epoch is the log's, nil until a subscription has read it. Until then nothing is known of the log.
 	epoch []byte
 	// head is the number of the newest event known to exist.
@@ -82,14 +89,14 @@ func newFeed(user ids.ID, channel string, limit int, m *metrics) *feed {
 		limit:     limit,
 		metrics:   m,
 		confirmed: make(chan struct{}),
-		subs:      make(map[*Subscription]struct{}, 1),
 	}
 }
 
 func (f *feed) add(s *Subscription) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.subs[s] = struct{}{}
+	s.index = len(f.subs)
+	f.subs = append(f.subs, s)
 }
 
 func (f *feed) empty() bool {
@@ -103,10 +110,10 @@ func (f *feed) empty() bool {
 func (f *feed) confirm() (compare bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	select {
-	case <-f.confirmed:
-	default:
+	if f.confirmed != closedChannel {
 		close(f.confirmed)
+		// There is a feed for each user online, and no need for as many closed channels.
+		f.confirmed = closedChannel
 	}
 	if f.epoch == nil {
 		f.early++
@@ -117,15 +124,16 @@ func (f *feed) confirm() (compare bool) {
 
 // awaitConfirmation waits until Redis has confirmed the channel once, the deadline passes or ctx ends.
 func (f *feed) awaitConfirmation(ctx context.Context, deadline time.Time) error {
-	select {
-	case <-f.confirmed:
+	f.mu.Lock()
+	confirmed := f.confirmed
+	f.mu.Unlock()
+	if confirmed == closedChannel {
 		return nil
-	default:
 	}
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	select {
-	case <-f.confirmed:
+	case <-confirmed:
 		return nil
 	case <-timer.C:
 		return nil
@@ -250,7 +258,7 @@ func (f *feed) append(e *messagesv1.Event, committed time.Time) {
 	filled := f.tail
 	f.tail = &node{seq: f.head + 1, offset: f.size}
 	filled.event, filled.committed, filled.next = e, committed, f.tail
-	for s := range f.subs {
+	for _, s := range f.subs {
 		if s.at != nil && f.size-s.at.offset > int64(f.limit) {
 			s.at = nil
 			f.metrics.overflows.Add(context.Background(), 1)
@@ -265,7 +273,7 @@ func (f *feed) raise(head int64) {
 	f.metrics.gaps.Add(context.Background(), 1)
 	f.head = head
 	f.tail = &node{seq: head + 1, offset: f.size}
-	for s := range f.subs {
+	for _, s := range f.subs {
 		s.at = nil
 		s.wake()
 	}
@@ -276,7 +284,7 @@ func (f *feed) raise(head int64) {
 func (f *feed) newest(now time.Time) (id identity.Identity, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for s := range f.subs {
+	for _, s := range f.subs {
 		if s.valid(now) && (!ok || s.identity.ExpiresAt.After(id.ExpiresAt)) {
 			id, ok = s.identity, true
 		}
@@ -288,7 +296,7 @@ func (f *feed) newest(now time.Time) (id identity.Identity, ok bool) {
 func (f *feed) refuse(token string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for s := range f.subs {
+	for _, s := range f.subs {
 		if s.identity.Token == token {
 			s.refused = true
 		}
@@ -299,7 +307,7 @@ func (f *feed) refuse(token string) {
 func (f *feed) endInvalid(now time.Time, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for s := range f.subs {
+	for _, s := range slices.Clone(f.subs) {
 		if s.established && !s.valid(now) {
 			f.end(s, err)
 		}
@@ -310,7 +318,7 @@ func (f *feed) endInvalid(now time.Time, err error) {
 func (f *feed) endEpoch(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for s := range f.subs {
+	for _, s := range slices.Clone(f.subs) {
 		s.at = nil
 		if s.established {
 			f.end(s, err)
@@ -323,7 +331,7 @@ func (f *feed) endEpoch(err error) {
 func (f *feed) endAll(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for s := range f.subs {
+	for _, s := range slices.Clone(f.subs) {
 		f.end(s, err)
 	}
 }
@@ -341,18 +349,36 @@ func (f *feed) end(s *Subscription, err error) {
 	if s.err != nil {
 		return
 	}
-	delete(f.subs, s)
+	last := f.subs[len(f.subs)-1]
+	f.subs[s.index], last.index = last, s.index
+	f.subs[len(f.subs)-1] = nil
+	f.subs = f.subs[:len(f.subs)-1]
 	s.err = err
 	s.at = nil
-	close(s.ended)
+	if s.ended != nil {
+		close(s.ended)
+	}
 	s.wake()
+}
+
+// endOf returns a channel that is closed when the subscription ends.
+func (f *feed) endOf(s *Subscription) <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s.err != nil {
+		return closedChannel
+	}
+	if s.ended == nil {
+		s.ended = make(chan struct{})
+	}
+	return s.ended
 }
 
 // queued returns how many subscriptions there are and how many bytes of the list they keep, counted once for each.
 func (f *feed) queued() (subscriptions int, bytes int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for s := range f.subs {
+	for _, s := range f.subs {
 		if s.at != nil {
 			bytes += f.size - s.at.offset
 		}

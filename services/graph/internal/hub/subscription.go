@@ -73,8 +73,6 @@ type Subscription struct {
 	feed *feed
 	// wake tells the reader to look again. It is called with feed.mu held.
 	wake func()
-	// ended is closed when err is set.
-	ended chan struct{}
 
 	// These belong to the reader, and to Subscribe before.
 
@@ -88,6 +86,10 @@ type Subscription struct {
 	// The rest is guarded by feed.mu. Only the reader changes seq and page.
 
 	identity identity.Identity
+	// index is the place among the feed's subscriptions.
+	index int
+	// ended is closed when err is set. It is nil until the log is read.
+	ended chan struct{}
 	// established is set when the subscription has its place.
 	established bool
 	// refused is set when messages did not accept the token.
@@ -109,7 +111,6 @@ func newSubscription(h *Hub, f *feed, id identity.Identity, wake func()) *Subscr
 		feed:     f,
 		wake:     wake,
 		identity: id,
-		ended:    make(chan struct{}),
 		limit:    min(firstPage, h.cfg.ReplayPage),
 	}
 }
@@ -222,9 +223,10 @@ func (s *Subscription) deliver(t taken, m *messagesv1.Message) Event {
 // that fail for passing reasons are repeated until they succeed.
 func (s *Subscription) Read(ctx context.Context) error {
 	var pause *backoff.ExponentialBackOff
+	ended := s.feed.endOf(s)
 	for {
 		s.feed.pin(s)
-		p, err := s.readPage(ctx)
+		p, err := s.readPage(ctx, ended)
 		if err == nil && len(p.events) > 0 {
 			s.feed.learn(s, p)
 			s.limit = s.limitAfter(p)
@@ -259,7 +261,7 @@ func (s *Subscription) Read(ctx context.Context) error {
 		}
 		select {
 		case <-time.After(pause.NextBackOff()):
-		case <-s.ended:
+		case <-ended:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
@@ -277,7 +279,7 @@ func (s *Subscription) limitAfter(p page) int32 {
 }
 
 // readPage reads the events after the subscription's place, or waits for another subscription's read of the same.
-func (s *Subscription) readPage(ctx context.Context) (page, error) {
+func (s *Subscription) readPage(ctx context.Context, ended <-chan struct{}) (page, error) {
 	epoch, after, limit := s.epoch, s.seq, s.limit
 	result := s.feed.reads.DoChan(string(epoch)+strconv.FormatInt(after, 10), func() (any, error) {
 		return s.hub.readLog(ctx, s.feed, epoch, after, limit)
@@ -288,7 +290,7 @@ func (s *Subscription) readPage(ctx context.Context) (page, error) {
 			return page{}, r.Err
 		}
 		return r.Val.(page), nil
-	case <-s.ended:
+	case <-ended:
 		return page{}, nil
 	case <-ctx.Done():
 		return page{}, ctx.Err()

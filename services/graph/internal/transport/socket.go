@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -76,7 +77,7 @@ type socket struct {
 	who identity.Identity
 	// introduced is set by a connection_init, and acknowledged when it was accepted.
 	introduced, acknowledged bool
-	operations               map[string]*operation
+	operations               []*operation
 	// kept is the size of the messages that asked for the operations.
 	kept int
 	// drained is set when the server stops, which may be during the handshake.
@@ -485,17 +486,14 @@ func (s *socket) begins(m message, size int) (code int, reason string) {
 	case s.ending:
 	case !s.acknowledged:
 		return closeUnauthorized, "Unauthorized"
-	case s.operations[m.id] != nil:
+	case s.find(m.id) != nil:
 		return closeSubscriberKnown, "Subscriber for " + m.id + " already exists"
 	case len(s.operations) >= s.connections.cfg.Operations:
 		o.refuse("at most " + strconv.Itoa(s.connections.cfg.Operations) + " operations may be under way on a connection")
 	case len(s.operations) > 0 && s.kept+size > openMessages*s.connections.cfg.MessageBytes:
 		o.refuse("the operations under way on this connection are too large together")
 	default:
-		if s.operations == nil {
-			s.operations = make(map[string]*operation, 1)
-		}
-		s.operations[m.id] = o
+		s.operations = append(s.operations, o)
 		s.kept += size
 		ctx, cancel := context.WithCancel(s.connections.ctx)
 		o.cancel = cancel
@@ -504,10 +502,20 @@ func (s *socket) begins(m message, size int) (code int, reason string) {
 	return 0, ""
 }
 
+// find returns the operation with a name. There are few, and a map would be most of what they cost. It needs s.mu.
+func (s *socket) find(id string) *operation {
+	for _, o := range s.operations {
+		if o.key == id {
+			return o
+		}
+	}
+	return nil
+}
+
 // complete ends an operation that the client wants no more of. There may be none, since both sides can end it.
 func (s *socket) complete(id string) {
 	s.mu.Lock()
-	o := s.operations[id]
+	o := s.find(id)
 	if o != nil {
 		o.forget()
 	}
@@ -606,10 +614,11 @@ func (o *operation) stop() {
 // forget makes the operation's id free for another. It needs socket.mu.
 func (o *operation) forget() {
 	o.over = true
-	if o.socket.operations[o.key] == o {
-		delete(o.socket.operations, o.key)
-		o.socket.kept -= o.size
-		o.socket.idle = time.Now()
+	s := o.socket
+	if i := slices.Index(s.operations, o); i >= 0 {
+		s.operations = slices.Delete(s.operations, i, i+1)
+		s.kept -= o.size
+		s.idle = time.Now()
 	}
 }
 
