@@ -49,7 +49,7 @@ type Config struct {
 	// token will live for minutes, and a session for as long as it is used.
 	TokenTTL time.Duration `default:"12h" help:"How long an access token, and with it a session, is good (1m or more)."`
 
-	Redis string `default:"redis://127.0.0.1:6379/0" help:"Redis that tells graph at once of sessions that are signed out: redis://[user:password@]host:port/db or rediss:// for TLS. Without it graph finds them by asking."`
+	Redis string `default:"redis://127.0.0.1:6379/0" help:"Redis that tells graph at once of sessions that are signed out, the same as graph's: redis://[user:password@]host:port/db, redis+sentinel://host:port,host:port/master or redis+cluster://host:port,host:port; rediss instead of redis for TLS. Without it graph finds them by asking."`
 
 	// Development registers DevelopmentService.
 	Development bool `help:"Offer the bulk calls that seeding and load tests need. Never in production: they let anybody act as anybody."`

@@ -28,8 +28,8 @@ const (
 	writeTimeout = 3 * time.Second
 )
 
-// bus receives the channel of revocations over a connection of its own. Any error ends the connection, since go-redis
-// would make another one out of sight.
+// bus receives the channel of revocations over a connection of its own, in a cluster to any node, since all of them send
+// it. Any error ends the connection, since go-redis would make another one out of sight.
 type bus struct {
 	rdb redis.UniversalClient
 	log *slog.Logger

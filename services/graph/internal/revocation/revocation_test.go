@@ -127,7 +127,12 @@ type world struct {
 // newWorld makes a list on a Redis, which does not run yet.
 func newWorld(t *testing.T, addr string, interval time.Duration) *world {
 	t.Helper()
-	rdb, err := redisclient.Connect("redis://" + addr + "/0")
+	return newWorldOn(t, "redis://"+addr+"/0", interval)
+}
+
+func newWorldOn(t *testing.T, url string, interval time.Duration) *world {
+	t.Helper()
+	rdb, err := redisclient.Connect(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +218,7 @@ func sessionFor(left time.Duration) *usersv1.RevokedSession {
 	return &usersv1.RevokedSession{Id: ids.New().Bytes(), TokensEndAtMs: time.Now().Add(left).UnixMilli()}
 }
 
-func publish(t *testing.T, rdb *redis.Client, sessions ...*usersv1.RevokedSession) {
+func publish(t *testing.T, rdb redis.UniversalClient, sessions ...*usersv1.RevokedSession) {
 	t.Helper()
 	payload, err := proto.Marshal(&eventsv1.SessionsRevoked{Sessions: sessions})
 	if err != nil {
@@ -278,6 +283,55 @@ func TestWhatRedisDidNotTellWhileItWasAwayIsAskedForWhenItIsBack(t *testing.T) {
 	heard := session()
 	publish(t, w.listening(server.Addr), heard)
 	w.await("published after Redis' return", heard)
+}
+
+func TestEveryNodeOfAClusterTellsAndOneThatDiesIsReplaced(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	w := newWorldOn(t, cluster.URL, seldom)
+	w.run()
+	// listener returns the node that sends to the list.
+	listener := func() (found string) {
+		eventually(t, "the list has subscribed", func() bool {
+			for _, addr := range cluster.Nodes() {
+				rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
+				numbers, err := rdb.PubSubNumSub(t.Context(), api.RevocationChannel).Result()
+				_ = rdb.Close()
+				if err == nil && numbers[api.RevocationChannel] > 0 {
+					found = addr
+					return true
+				}
+			}
+			return false
+		})
+		return found
+	}
+	publisher, err := redisclient.Connect(cluster.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer publisher.Close()
+	listener()
+	for range 20 {
+		s := session()
+		publish(t, publisher, s)
+		w.await("published", s)
+	}
+	for _, addr := range cluster.Nodes() {
+		node := redis.NewClient(&redis.Options{Addr: addr})
+		s := session()
+		publish(t, node, s)
+		w.await("published at "+addr, s)
+		_ = node.Close()
+	}
+	dead := listener()
+	missed := session()
+	w.users.revoke(missed)
+	cluster.Kill(dead)
+	w.await("revoked as a node died", missed)
+	if next := listener(); next == dead {
+		t.Errorf("a dead node is said to send")
+	}
 }
 
 func TestWhatCannotBeReadIsAskedFor(t *testing.T) {
