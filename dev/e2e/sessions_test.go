@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -87,6 +88,65 @@ func TestASessionThatIsSignedOutIsRefusedByEveryProcessWithin5Seconds(t *testing
 	}
 	accepted(t, stack, again)
 	refusedWithin(t, stack, phone, time.Now(), 0)
+}
+
+// subscribeEverywhere opens a subscription of a client at each graph process, which does not resume.
+func subscribeEverywhere(t *testing.T, stack *harness.Stack, c *client.Client) []*stream {
+	t.Helper()
+	after := cursor(t, c)
+	var streams []*stream
+	for _, there := range at(stack, c) {
+		streams = append(streams, subscribe(t, there, after))
+	}
+	return streams
+}
+
+// closedWithin checks that streams end with 4403 within a time since a moment, having yielded no more than was sent before.
+func closedWithin(t *testing.T, streams []*stream, events int, since time.Time, limit time.Duration) {
+	t.Helper()
+	for i, s := range streams {
+		got, err := s.end(t)
+		took := time.Since(since)
+		var closed *client.CloseError
+		if !errors.As(err, &closed) || closed.Code != 4403 {
+			t.Errorf("the socket at graph %d ended with %v, want a close with 4403", i+1, err)
+		}
+		if took > limit {
+			t.Errorf("the socket at graph %d was closed %v after the sign-out, want at most %v", i+1, took.Round(time.Millisecond), limit)
+		}
+		if len(got) != events {
+			t.Errorf("the socket at graph %d got %q, want the first %d alone", i+1, bodies(got), events)
+		}
+	}
+}
+
+func TestTheSocketsOfASessionThatIsSignedOutAreClosedAndNoOthers(t *testing.T) {
+	// So long that with Redis it is not the poll that does it.
+	const interval = 8 * time.Second
+	stack := ownStack(t, onSharedMySQL(t, harness.Options{
+		Graphs: 2, Env: []string{"GRAPH_REVOCATION_POLL_INTERVAL=" + interval.String()},
+	}))
+	ann := account(t, stack, "Ann")
+	for _, redis := range []bool{true, false} {
+		phone, laptop := devices(t, stack, "Bob")
+		lost, kept := subscribeEverywhere(t, stack, phone), subscribeEverywhere(t, stack, laptop)
+		want := []client.Message{established(t, ann, phone, append(append([]*stream{}, lost...), kept...))}
+		limit := 5 * time.Second
+		if !redis {
+			if err := stack.Redis.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			limit += interval
+		}
+		closedWithin(t, lost, len(want), signOut(t, phone), limit)
+		want = append(want, send(t, ann, phone, "after the sign-out"))
+		for _, s := range kept {
+			wantOnceInOrder(t, s.name, s.until(t, want[1]), want)
+		}
+		if _, err := phone.Subscribe(t.Context(), ""); err == nil {
+			t.Error("a token that was signed out opens a socket")
+		}
+	}
 }
 
 func TestWithoutRedisASessionThatIsSignedOutIsRefusedByPolling(t *testing.T) {

@@ -208,6 +208,25 @@ func (s *stream) failure(t *testing.T) error {
 	}
 }
 
+// end waits for the stream to end, and returns what it yielded and why it ended.
+func (s *stream) end(t *testing.T) ([]client.Event, error) {
+	t.Helper()
+	timeout := time.After(patience)
+	for {
+		s.mu.Lock()
+		events, ended, err, changed := slices.Clone(s.events), s.ended, s.err, s.changed
+		s.mu.Unlock()
+		if ended {
+			return events, err
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Fatalf("the stream of %s goes on where it was to end", s.name)
+		}
+	}
+}
+
 // bodies are the texts of events.
 func bodies(events []client.Event) []string {
 	texts := make([]string, len(events))
