@@ -40,6 +40,8 @@ type Options struct {
 	Durable bool
 	// Users, Messages and Graphs are numbers of processes; 0 means 1.
 	Users, Messages, Graphs int
+	// RedisCluster starts a Redis Cluster instead of a single Redis.
+	RedisCluster bool
 	// Env are more settings of the services, such as "MESSAGES_LOG_RETENTION=1s".
 	Env []string
 	// Faults are those that strike each service ("graph": "hub.hint=drop") from its start on; see Process.SetFaults.
@@ -56,7 +58,9 @@ const CheapPasswords = "USERS_PASSWORD_HASH_MEMORY=64"
 // Stack is a running system.
 type Stack struct {
 	MySQL *mariadb.Server
-	Redis *redisserver.Server
+	// Redis is nil, and RedisCluster is not, if the options say so.
+	Redis        *redisserver.Server
+	RedisCluster *redisserver.Cluster
 	// The processes.
 	Users, Messages, Graphs []*Process
 
@@ -95,7 +99,12 @@ func Start(ctx context.Context, opts Options) (_ *Stack, err error) {
 		}
 		s.ownsMySQL = true
 	}
-	if s.Redis, err = redisserver.Start(ctx, redisserver.Options{Log: opts.Log}); err != nil {
+	if opts.RedisCluster {
+		s.RedisCluster, err = redisserver.StartCluster(ctx, opts.Log)
+	} else {
+		s.Redis, err = redisserver.Start(ctx, redisserver.Options{Log: opts.Log})
+	}
+	if err != nil {
 		return s, err
 	}
 	if err := s.prepare(ctx); err != nil {
@@ -200,6 +209,9 @@ func (s *Stack) Endpoints() []string {
 
 // RedisURL is where the stack's Redis is.
 func (s *Stack) RedisURL() string {
+	if s.RedisCluster != nil {
+		return s.RedisCluster.URL()
+	}
 	return (&url.URL{Scheme: "redis", Host: s.Redis.Addr(), Path: "/0"}).String()
 }
 
@@ -246,6 +258,9 @@ func (s *Stack) Close() error {
 	}
 	if s.Redis != nil {
 		errs = append(errs, s.Redis.Stop())
+	}
+	if s.RedisCluster != nil {
+		errs = append(errs, s.RedisCluster.Stop())
 	}
 	if s.ownsMySQL {
 		errs = append(errs, s.MySQL.Stop())

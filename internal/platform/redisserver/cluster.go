@@ -92,7 +92,10 @@ func startCluster(ctx context.Context, program string, log *slog.Logger) (_ *Clu
 	if err := starts.Wait(); err != nil {
 		return nil, err
 	}
-	return c, c.awaitReady(ctx)
+	if err := c.awaitReady(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // introduce gives every node the file that a node reads at its start to know itself and the others. It spares the

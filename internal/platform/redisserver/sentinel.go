@@ -92,10 +92,14 @@ func StartSentinel(ctx context.Context, log *slog.Logger) (_ *Sentinel, err erro
 	if err := starts.Wait(); err != nil {
 		return nil, err
 	}
-	return s, await(ctx, s.Sentinels, "INFO sentinel", func(info map[string]string) bool {
+	err = await(ctx, s.Sentinels, "INFO sentinel", func(info map[string]string) bool {
 		return strings.HasSuffix(info["master0"], fmt.Sprintf("slaves=1,sentinels=%d", sentinels)) &&
 			strings.Contains(info["master0"], "status=ok")
 	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // configure writes the file that a Sentinel reads, and later writes itself.
