@@ -122,6 +122,8 @@ func install(ctx context.Context, dir string) error {
 type Script struct {
 	// Name is the file's, such as "audit.mjs".
 	Name string
+	// Source is the text of a script that is no file of dev/clients, such as an example in the documentation.
+	Source string
 	Args []string
 	// Env are variables beside those of this process, such as "TOKEN=...". What is secret belongs here: others on the
 	// machine can see the arguments.
@@ -154,11 +156,13 @@ func Command(ctx context.Context, s Script) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(scripts, s.Name)
-	if _, err := os.Stat(path); err != nil {
+	script := []string{filepath.Join(scripts, s.Name)}
+	if s.Source != "" {
+		script = []string{"--input-type=module", "--eval", s.Source, "--"}
+	} else if _, err := os.Stat(script[0]); err != nil {
 		return nil, fmt.Errorf("there is no such script in dev/clients: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, "node", append([]string{path}, s.Args...)...)
+	cmd := exec.CommandContext(ctx, "node", append(script, s.Args...)...)
 	cmd.Dir = scripts
 	cmd.Env = append(os.Environ(), s.Env...)
 	cmd.WaitDelay = waitDelay

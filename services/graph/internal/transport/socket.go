@@ -232,7 +232,8 @@ func (s *socket) revoke(session ids.ID) {
 	mine := s.acknowledged && s.who.SessionID == session
 	s.mu.Unlock()
 	if mine {
-		s.close(closeForbidden, reasonRevoked, false)
+		// After what is queued, which was meant for the session while it stood, and may be the answer to its signOut.
+		s.end(closeForbidden, reasonRevoked)
 	}
 }
 

@@ -166,13 +166,14 @@ func (t *Streams) reserve(w http.ResponseWriter, r *http.Request, exec graphql.G
 	_, _ = io.WriteString(w, token)
 }
 
-// find returns the stream with a token. A caller who is somebody else cannot tell that there is one.
+// find returns the stream with a token. A caller of another session cannot tell that there is one: what goes on in a
+// stream ends with the session that reserved it.
 func (t *Streams) find(w http.ResponseWriter, r *http.Request, token string) *stream {
 	t.mu.Lock()
 	s := t.reserved[token]
 	t.mu.Unlock()
 	who, known := identity.From(r.Context())
-	if s == nil || known && who.UserID != s.who.UserID {
+	if s == nil || known && who.SessionID != s.who.SessionID {
 		t.http.Reject(w, r, http.StatusNotFound, errs.New(errs.NotFound, "there is no stream with this token"))
 		return nil
 	}

@@ -1,20 +1,13 @@
-// Package transport carries operations and their responses over HTTP and WebSocket.
+// Package transport carries operations and their responses: over HTTP, over WebSocket (graphql-transport-ws), and over
+// HTTP responses that go on (server-sent events as graphql-sse has them, and Apollo's multipart subscriptions).
 //
-// Guaranteed on both: text that is not Unicode is refused and never mended, an error has the form and the code that
-// package apierr gives it, and whoever comes with a token that is not valid is refused before anything is executed.
+// Guaranteed on all of them: text that is not Unicode is refused and never mended, an error has the form and the code
+// that package apierr gives it, whoever comes with a token that is not valid is refused before anything is executed, and
+// a subscription yields the same events in the same order. A subscription that cannot go on says why, and never ends in
+// silence. What a client has not read when its connection ends is lost with it; it resumes from its last cursor.
 //
-// A WebSocket speaks graphql-transport-ws. Its connection_init must have a token, {"authorization": "Bearer ..."}. One
-// second before the token expires its subscriptions end with UNAUTHENTICATED, and the socket is closed when it has. A
-// subscription that cannot go on ends with an error message, never with complete and never in silence. What a client
-// has not read when its connection breaks is lost with it; it resumes from its last cursor.
-//
-// The close codes, beside those of RFC 6455 for messages that are too large (1009) or no answer to pings:
-//
-//	1012  the server restarts: connect again
-//	1013  tokens cannot be checked at the moment: connect again later
-//	4400  a message that the protocol does not know
-//	4403  the token is missing, not valid, or has expired: connect again with a fresh one
-//	4408  no connection_init in time
+// A connection that stays open ends before its token does, at once when its session is revoked, and when its client is
+// too slow for what it is sent or does not answer pings. The close codes of WebSockets are in docs/api.md.
 package transport
 
 import (
