@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -30,8 +31,8 @@ func (silent) Printf(context.Context, string, ...any) {}
 
 func TestMain(m *testing.M) {
 	redis.SetLogger(silent{})
-	// No goroutine of a limiter may outlive it.
-	goleak.VerifyTestMain(m)
+	// No goroutine of a limiter may outlive it. One of go-redis looks once a second whether it is still wanted.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
 // slow is a quota that gives nothing back while a test lasts.
@@ -40,7 +41,12 @@ var slow = Config{User: minRate, UserBurst: 5, Address: minRate, AddressBurst: 2
 // limiter returns a limiter that has all the time in the world for a Redis that answers at all.
 func limiter(t testing.TB, cfg Config, addr string) *Limiter {
 	t.Helper()
-	rdb, err := redisclient.Connect("redis://" + addr + "/0")
+	return limiterAt(t, cfg, "redis://"+addr+"/0")
+}
+
+func limiterAt(t testing.TB, cfg Config, url string) *Limiter {
+	t.Helper()
+	rdb, err := redisclient.Connect(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,6 +361,44 @@ func TestWithoutRedisTheProcessCountsUntilItIsBack(t *testing.T) {
 	ada := Caller{User: ids.New()}
 	if got := allowed(t, l, ada, 3) + allowed(t, other, ada, 3); got != 5 {
 		t.Errorf("%d of 5 passed: the processes do not count together again", got)
+	}
+}
+
+func TestAClusterCountsAndLosesAPrimary(t *testing.T) {
+	cluster := redistest.StartCluster(t)
+	one, other := limiterAt(t, slow, cluster.URL), limiterAt(t, slow, cluster.URL)
+	for _, l := range []*Limiter{one, other} {
+		l.redisWait, l.retryEvery = time.Second, 10*time.Millisecond
+	}
+	// passed is how many of six requests of somebody new pass. The two keys of most callers are on different nodes.
+	passed := func() int {
+		c := Caller{User: ids.New(), Addr: addr(fmt.Sprintf("2001:db8:%x:%x::", rand.IntN(1<<16), rand.IntN(1<<16)))}
+		return allowed(t, one, c, 3) + allowed(t, other, c, 3)
+	}
+	for range 30 {
+		if got := passed(); got != 5 {
+			t.Errorf("%d of 5 passed", got)
+		}
+	}
+	primary, err := one.rdb.(*redis.ClusterClient).MasterForKey(t.Context(), userKey(ids.New()).redis())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster.Kill(primary.Options().Addr)
+	// Meanwhile nobody is refused who would not be, and some count by themselves.
+	deadline := time.Now().Add(time.Minute)
+	for together := 0; together < 30; {
+		switch got := passed(); got {
+		case 5:
+			together++
+		case 6:
+			together = 0
+		default:
+			t.Fatalf("%d of 5 passed", got)
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the processes do not count together again")
+		}
 	}
 }
 
