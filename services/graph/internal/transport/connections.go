@@ -28,6 +28,8 @@ type connection interface {
 	drain()
 	// revoke ends the connection if it stands for the session, which has been revoked.
 	revoke(session ids.ID)
+	// cut ends the connection at once.
+	cut()
 }
 
 // Connections are all that are open at the process. One goroutine watches them, so that none of them needs a timer.
@@ -124,6 +126,9 @@ func (c *Connections) Shutdown(ctx context.Context) error {
 	case <-gone:
 		return nil
 	case <-ctx.Done():
+		for _, each := range c.all() {
+			each.cut()
+		}
 		return ctx.Err()
 	}
 }
@@ -153,16 +158,15 @@ func (c *Connections) leave(each connection, user ids.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.open, each)
-	if !user.IsZero() {
-		if c.users[user]--; c.users[user] == 0 {
-			delete(c.users, user)
-		}
-	}
+	c.forget(user)
 	c.left.Done()
 }
 
-// claim counts a connection as the user's, unless the user has too many.
+// claim counts a connection as the user's, unless the user has too many. Nobody, the zero ID, may have any number.
 func (c *Connections) claim(user ids.ID) bool {
+	if user.IsZero() {
+		return true
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cfg.PerUser > 0 && c.users[user] >= c.cfg.PerUser {
@@ -170,6 +174,23 @@ func (c *Connections) claim(user ids.ID) bool {
 	}
 	c.users[user]++
 	return true
+}
+
+// disclaim takes back a claim, for a connection that did not enter.
+func (c *Connections) disclaim(user ids.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forget(user)
+}
+
+// forget needs mu.
+func (c *Connections) forget(user ids.ID) {
+	if user.IsZero() {
+		return
+	}
+	if c.users[user]--; c.users[user] == 0 {
+		delete(c.users, user)
+	}
 }
 
 func (c *Connections) all() []connection {

@@ -52,13 +52,17 @@ func newMetrics(c *Connections) *metrics {
 	return m
 }
 
-// closed counts a close. A client can choose among thousands of codes, most of which mean nothing.
+// closed counts a close.
 func (m *metrics) closed(code int) {
-	name := strconv.Itoa(code)
+	m.closes.Add(context.Background(), 1, metric.WithAttributes(attribute.String("code", codeName(code))))
+}
+
+// codeName is what a code is counted as. A client can choose among thousands of them, most of which mean nothing.
+func codeName(code int) string {
 	if code >= 3000 && (code < closeBadRequest || code > closeTooManyInits) {
-		name = "other"
+		return "other"
 	}
-	m.closes.Add(context.Background(), 1, metric.WithAttributes(attribute.String("code", name)))
+	return strconv.Itoa(code)
 }
 
 // evicted counts an eviction.

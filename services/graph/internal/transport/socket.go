@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -234,6 +236,16 @@ func (s *socket) revoke(session ids.ID) {
 	if mine {
 		// After what is queued, which was meant for the session while it stood, and may be the answer to its signOut.
 		s.end(closeForbidden, reasonRevoked)
+	}
+}
+
+// cut implements connection.
+func (s *socket) cut() {
+	s.mu.Lock()
+	queue := s.queue
+	s.mu.Unlock()
+	if queue != nil {
+		queue.Close()
 	}
 }
 
@@ -556,6 +568,13 @@ func (o *operation) run(
 	now := graphql.Now()
 	params.ReadTime = graphql.TraceTiming{Start: now, End: now}
 	ctx = graphql.StartOperationTrace(identity.With(ctx, who))
+	defer func() {
+		if p := recover(); p != nil {
+			ctx, span := tracer.Start(ctx, "panicked")
+			defer span.End()
+			o.End(gqlerror.List{s.present(ctx, panicked(p))})
+		}
+	}()
 	if retryAfter, ok := s.connections.limiter.Allow(ctx, ratelimit.Caller{User: who.UserID}); !ok {
 		ctx, span := tracer.Start(ctx, "refused")
 		defer span.End()
@@ -597,6 +616,12 @@ func (o *operation) run(
 		return
 	}
 	subscriber.Deliver()
+}
+
+// panicked returns the error of an operation that panicked. The libraries that read a document are not ours, and what
+// one client sends must not end everybody's connections.
+func panicked(p any) error {
+	return errs.Wrap(errs.Internal, fmt.Errorf("panic: %v\n%s", p, debug.Stack()), "the operation panicked")
 }
 
 // stop ends what goes on in the operation's name.

@@ -95,26 +95,32 @@ type stream struct {
 	operations map[string]*streamed
 }
 
-// openStream returns a stream in somebody's name, or an error for the client when there cannot be one.
+// openStream returns a stream in somebody's name, or an error for the client when there cannot be one. A stream with a
+// single operation has a response already, and ends with the operation; any other waits for its own.
 func (c *Connections) openStream(
-	ctx context.Context, present graphql.ErrorPresenterFunc, exec graphql.GraphExecutor, e encoding,
+	ctx context.Context, present graphql.ErrorPresenterFunc, exec graphql.GraphExecutor, e encoding, single bool,
 ) (*stream, error) {
 	s := &stream{
 		connections: c, present: present, exec: exec, encoding: e, reserved: time.Now(), operations: make(map[string]*streamed),
+		ends: single, attached: single,
 	}
 	s.who, _ = identity.From(ctx)
-	if !c.enter(s) {
-		return nil, errs.New(errs.Unavailable, "the server restarts; connect again")
-	}
-	if !s.who.UserID.IsZero() && !c.claim(s.who.UserID) {
-		s.who = identity.Identity{}
-		c.leave(s, s.who.UserID)
+	if !c.claim(s.who.UserID) {
 		return nil, errs.New(errs.RateLimited, "too many connections of this user")
 	}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	s.queue = c.pool.OpenPulled(sendq.Plain, func(error) { go s.abandon() })
+	// From here on it may be ended at any time.
+	if !c.enter(s) {
+		s.cancel()
+		s.queue.Close()
+		c.disclaim(s.who.UserID)
+		return nil, errRestarts()
+	}
 	return s, nil
 }
+
+func errRestarts() error { return errs.New(errs.Unavailable, "the server restarts; connect again") }
 
 // gone forgets the stream.
 func (s *stream) gone() {
@@ -155,6 +161,12 @@ func (s *stream) drain() {
 		return
 	}
 	s.fail(errs.New(errs.Unavailable, "the server restarts; resume from the last cursor"))
+}
+
+// cut implements connection.
+func (s *stream) cut() {
+	s.queue.Close()
+	s.leaveIfNobodyAttached()
 }
 
 // watch implements connection.
@@ -280,24 +292,22 @@ type streamed struct {
 
 var _ live.Sink = (*streamed)(nil)
 
-// begin adds an operation to the stream. It returns nil when the id is taken or the stream is over.
-func (s *stream) begin(id string, e encoding) *streamed {
+// begin adds an operation to the stream, or returns an error for the client when it cannot.
+func (s *stream) begin(id string, e encoding) (*streamed, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over || s.operations[id] != nil {
-		return nil
+	switch {
+	case s.over:
+		return nil, errs.New(errs.Unavailable, "the stream has ended; connect again")
+	case s.operations[id] != nil:
+		return nil, errs.New(errs.Conflict, "an operation with this operationId is under way")
+	case len(s.operations) >= s.connections.cfg.Operations:
+		return nil, errs.New(errs.RateLimited, "too many operations are under way on this stream")
 	}
 	o := &streamed{stream: s, id: id, encoding: e}
 	o.ctx, o.cancel = context.WithCancel(s.ctx)
 	s.operations[id] = o
-	return o
-}
-
-// room tells whether the stream may have one more operation.
-func (s *stream) room() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.operations) < s.connections.cfg.Operations
+	return o, nil
 }
 
 // complete ends an operation that the client wants no more of.
@@ -316,6 +326,13 @@ func (s *stream) complete(id string) {
 func (o *streamed) run(op *graphql.OperationContext, who identity.Identity) {
 	s := o.stream
 	ctx := graphql.StartOperationTrace(identity.With(o.ctx, who))
+	defer func() {
+		if p := recover(); p != nil {
+			ctx, span := tracer.Start(ctx, "panicked")
+			defer span.End()
+			o.End(gqlerror.List{s.present(ctx, panicked(p))})
+		}
+	}()
 	if op.Operation.Operation != ast.Subscription {
 		responses, ctx := s.exec.DispatchOperation(ctx, op)
 		if response := responses(ctx); response != nil {

@@ -68,7 +68,7 @@ func wantsParts(r *http.Request) bool {
 	for _, header := range r.Header.Values("Accept") {
 		for _, element := range splitList(header) {
 			media, options, err := mime.ParseMediaType(element)
-			if err == nil && media == mediaParts && options["subscriptionspec"] == "1.0" {
+			if err == nil && media == mediaParts && options["subscriptionspec"] == "1.0" && parseRange(element).quality > 0 {
 				return true
 			}
 		}
@@ -122,14 +122,17 @@ func (t *Streams) stream(w http.ResponseWriter, r *http.Request, exec graphql.Gr
 		t.http.execute(w, r, exec, op, refused)
 		return
 	}
-	s, err := t.connections.openStream(ctx, t.http.Present, exec, e)
+	s, err := t.connections.openStream(ctx, t.http.Present, exec, e, true)
 	if err != nil {
 		t.http.Refuse(w, r, err)
 		return
 	}
-	s.ends = true
-	s.attach()
-	o := s.begin("", e)
+	o, err := s.begin("", e)
+	if err != nil {
+		s.gone()
+		t.http.Refuse(w, r, err)
+		return
+	}
 	if refused != nil {
 		// The protocol wants to see what is wrong with an operation in the stream, since a browser's EventSource shows
 		// nothing else.
@@ -146,7 +149,7 @@ func (t *Streams) reserve(w http.ResponseWriter, r *http.Request, exec graphql.G
 		t.http.Refuse(w, r, err)
 		return
 	}
-	s, err := t.connections.openStream(r.Context(), t.http.Present, exec, events)
+	s, err := t.connections.openStream(r.Context(), t.http.Present, exec, events, false)
 	if err != nil {
 		t.http.Refuse(w, r, err)
 		return
@@ -224,13 +227,9 @@ func (t *Streams) begin(w http.ResponseWriter, r *http.Request, token string, ex
 		t.http.malformed(w, r, &problem{http.StatusMethodNotAllowed, "a mutation must be sent with POST"})
 		return
 	}
-	if !s.room() {
-		t.http.Refuse(w, r, errs.New(errs.RateLimited, "too many operations are under way on this stream"))
-		return
-	}
-	o := s.begin(id, eventsOf(id))
-	if o == nil {
-		t.http.Reject(w, r, http.StatusConflict, errs.New(errs.Conflict, "an operation with this operationId is under way"))
+	o, err := s.begin(id, eventsOf(id))
+	if err != nil {
+		t.http.Refuse(w, r, err)
 		return
 	}
 	// The request's context ends with the answer.

@@ -64,7 +64,7 @@ func (t *WebSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 	s := newSocket(t.connections, t.http.Present, exec)
 	if !t.connections.enter(s) {
 		w.Header().Set("Connection", "close")
-		t.http.Reject(w, r, http.StatusServiceUnavailable, errs.New(errs.Unavailable, "the server restarts; connect again"))
+		t.http.Reject(w, r, http.StatusServiceUnavailable, errRestarts())
 		return
 	}
 	conn, err := t.upgrader.Upgrade(&hijacker{ResponseWriter: w, socket: s}, r, nil)
