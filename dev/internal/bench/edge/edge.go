@@ -229,7 +229,7 @@ func (b *bench) measureIdle(ctx context.Context, c contestant) (err error) {
 	if err != nil {
 		return err
 	}
-	each := func(bytes int64) float64 { return float64(bytes) / 1024 / float64(len(users)) }
+	each := func(bytes int64) float64 { return float64(max(0, bytes)) / 1024 / float64(len(users)) }
 	share := func(cpu time.Duration) float64 { return 100 * cpu.Seconds() / b.sizes.IdleTime.Seconds() }
 	figures := b.report.of(c.name())
 	figures.Idle = &Idle{

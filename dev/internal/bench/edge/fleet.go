@@ -18,8 +18,8 @@ import (
 const (
 	// openers is how many connections are opened at a time.
 	openers = 32
-	// patience bounds whatever a server is waited for.
-	patience = 30 * time.Second
+	// patience bounds whatever a server is waited for. It is long because a busy machine is slow, not broken.
+	patience = time.Minute
 	// retryAfter is how long an event is waited for that shows that a subscription is established.
 	retryAfter = 500 * time.Millisecond
 )

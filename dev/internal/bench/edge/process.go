@@ -17,6 +17,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// dumpTime bounds the writing of what all goroutines do, of which there are tens of thousands.
+const dumpTime = 5 * time.Minute
+
 // userHertz is the unit of the times in /proc: a hundredth of a second on every machine that Go runs on.
 const userHertz = 100
 
@@ -144,7 +147,7 @@ func countGoroutines(pid int, ended <-chan struct{}, logFile string) (int, error
 	}
 	select {
 	case <-ended:
-	case <-time.After(patience):
+	case <-time.After(dumpTime):
 		return 0, errors.New("count goroutines: the program does not end")
 	}
 	n := 0
