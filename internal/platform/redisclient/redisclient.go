@@ -9,7 +9,10 @@
 package redisclient
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/redis/go-redis/extra/redisotel/v9"
@@ -40,6 +43,9 @@ func Connect(url string) (redis.UniversalClient, error) {
 // slot has moved, since the former primary says so, but not when that is dead: it would go on for a minute.
 const reloadInterval = time.Second
 
+// dialTimeout bounds a connection, with its TLS.
+const dialTimeout = 5 * time.Second
+
 func connectServer(options *redis.Options) (*redis.Client, error) {
 	// Whoever uses Redis here does without it when it is away, and tries again: the client need not do so as well.
 	options.DialerRetries = 1
@@ -47,6 +53,9 @@ func connectServer(options *redis.Options) (*redis.Client, error) {
 	options.ContextTimeoutEnabled = true
 	// A feature of one vendor's servers; others would be asked about it on every connection.
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	if options.Dialer == nil {
+		options.Dialer = dialerOf(options.TLSConfig)
+	}
 	client := redis.NewClient(options)
 	return client, instrument(client)
 }
@@ -57,8 +66,19 @@ func connectCluster(options *redis.ClusterOptions) (*redis.ClusterClient, error)
 	options.DialerRetries = 1
 	options.ContextTimeoutEnabled = true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	options.Dialer = dialerOf(options.TLSConfig)
 	client := redis.NewClusterClient(options)
 	return client, instrument(client)
+}
+
+// dialerOf returns what connects over TLS, or nil for go-redis' own dialler, which takes no notice of a context's end when it
+// is given a TLS configuration.
+func dialerOf(config *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	if config == nil {
+		return nil
+	}
+	dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: config}
+	return dialer.DialContext
 }
 
 func instrument(client redis.UniversalClient) error {

@@ -16,9 +16,8 @@ import (
 const (
 	// watchInterval is how often Sentinel is asked whether the master has been replaced.
 	watchInterval = time.Second
-	// askTimeout bounds how long Sentinels are waited for, and dialTimeout a connection to the master.
-	askTimeout  = 2 * time.Second
-	dialTimeout = 5 * time.Second
+	// askTimeout bounds how long Sentinels are waited for.
+	askTimeout = 2 * time.Second
 )
 
 // sentinelClient is a client of the master that Sentinel names.
@@ -68,6 +67,7 @@ func connectSentinel(t target) (*sentinelClient, error) {
 		options.MaxRetries = -1
 		options.ContextTimeoutEnabled = true
 		options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+		options.Dialer = dialerOf(options.TLSConfig)
 		c.sentinels = append(c.sentinels, redis.NewSentinelClient(options))
 	}
 	t.server.Dialer = func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) }

@@ -194,6 +194,50 @@ func TestSentinelAndMasterOverTLS(t *testing.T) {
 	}
 }
 
+func TestOneServerOverTLS(t *testing.T) {
+	t.Parallel()
+	roots, addr := startTLS(t)
+	for _, trusted := range []bool{false, true} {
+		target, err := parse("rediss://user:secret@" + addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if trusted {
+			target.server.TLSConfig.RootCAs = roots
+		}
+		client, err := connectServer(target.server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := client.Ping(t.Context()).Err(); (err == nil) != trusted {
+			t.Errorf("PING with a certificate that is trusted (%v): %v", trusted, err)
+		}
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestAHandshakeThatNeverEndsHoldsUpNoSubscription(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // Connections wait in its backlog.
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for _, scheme := range []string{"rediss://", "rediss+cluster://"} {
+		client := connect(t, scheme+silent.Addr().String())
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		begun := time.Now()
+		subscription := client.Subscribe(ctx, "channel")
+		cancel()
+		if took := time.Since(begun); took > dialTimeout*4/5 {
+			t.Errorf("%s: subscribing with a deadline of 20 ms took %v", scheme, took)
+		}
+		subscription.Close()
+	}
+}
+
 // startTLS starts a server that is Sentinel and the master which that names, for as little as a client asks of either.
 func startTLS(t *testing.T) (roots *x509.CertPool, addr string) {
 	t.Helper()

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -164,14 +165,14 @@ func addresses(servers []*Server) []string {
 
 // stopAll ends servers, at the same time since each takes a moment, and removes their folder.
 func stopAll(servers []*Server, dir *child.TempDir) error {
-	errs := make([]error, len(servers))
-	var stops errgroup.Group
+	var (
+		stopping sync.WaitGroup
+		errs     = make([]error, len(servers)+1)
+	)
 	for i, s := range servers {
-		stops.Go(func() error {
-			errs[i] = s.Stop()
-			return nil
-		})
+		stopping.Go(func() { errs[i] = s.Stop() })
 	}
-	_ = stops.Wait() // The errors are in errs.
-	return errors.Join(append(errs, dir.Remove())...)
+	stopping.Wait()
+	errs[len(servers)] = dir.Remove()
+	return errors.Join(errs...)
 }

@@ -110,12 +110,14 @@ func (s *Server) launchFirst(ctx context.Context) (err error) {
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
 // Stop ends the server; its data is gone. Restart brings it back. Stopping twice is harmless.
-func (s *Server) Stop() error { return s.end("Redis stopped", func(p *child.Process) error { return p.Stop(stopGrace) }) }
+func (s *Server) Stop() error {
+	return s.end(func(p *child.Process) error { return p.Stop(stopGrace) })
+}
 
 // Kill ends the server with SIGKILL, as the loss of its machine would.
-func (s *Server) Kill() error { return s.end("Redis killed", (*child.Process).Kill) }
+func (s *Server) Kill() error { return s.end((*child.Process).Kill) }
 
-func (s *Server) end(what string, end func(*child.Process) error) error {
+func (s *Server) end(end func(*child.Process) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process == nil {
@@ -124,7 +126,7 @@ func (s *Server) end(what string, end func(*child.Process) error) error {
 	if err := end(s.process); err != nil {
 		return err
 	}
-	s.log.Debug(what, "port", s.port)
+	s.log.Debug("Redis stopped", "port", s.port)
 	return nil
 }
 

@@ -3,6 +3,9 @@ package redistest
 import (
 	"context"
 	"fmt"
+	"net"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -89,14 +92,17 @@ func (c *Cluster) Migrate(key, to string) {
 	}
 	target := clients[to]
 	slot := target.ClusterKeySlot(ctx, key).Val()
-	slots, err := target.ClusterSlots(ctx).Result()
+	shards, err := target.ClusterShards(ctx).Result()
 	if err != nil {
 		c.t.Fatalf("redistest: read the slots: %v", err)
 	}
 	var from, fromID string
-	for _, s := range slots {
-		if int64(s.Start) <= slot && slot <= int64(s.End) {
-			from, fromID = s.Nodes[0].Addr, s.Nodes[0].ID
+	for _, shard := range shards {
+		served := slices.ContainsFunc(shard.Slots, func(r redis.SlotRange) bool { return r.Start <= slot && slot <= r.End })
+		for _, node := range shard.Nodes {
+			if served && node.Role == "master" {
+				from, fromID = net.JoinHostPort(node.IP, strconv.FormatInt(node.Port, 10)), node.ID
+			}
 		}
 	}
 	toID, err := target.Do(ctx, "cluster", "myid").Text()

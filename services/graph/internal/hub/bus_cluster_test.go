@@ -202,7 +202,9 @@ func TestClusterChannelsAreReceivedFromTheirPrimaries(t *testing.T) {
 }
 
 func TestPrimaryLostWhileMessagesFlow(t *testing.T) {
-	losses := map[string]struct{ lose, back func(w *clusterWorld, addr string) }{
+	losses := map[string]struct {
+		lose, back func(w *clusterWorld, addr string)
+	}{
 		"killed": {
 			lose: func(w *clusterWorld, addr string) { w.cluster.Kill(addr) },
 			back: func(w *clusterWorld, addr string) { w.cluster.Restart(addr) },
@@ -390,8 +392,7 @@ func TestSentinelsMasterIsLostWhileMessagesFlow(t *testing.T) {
 				publish("meanwhile")
 				return promoted.PubSubNumSub(t.Context(), channelOf(id)).Val()[channelOf(id)] == 1
 			})
-			for !publish("after") {
-			}
+			eventually(t, "a hint is taken", func() bool { return publish("after") })
 			w.wantNext(s, span(2, w.messages.head(id.UserID))...)
 		})
 	}
