@@ -30,6 +30,14 @@ const (
 	faultReplay = "hub.live-before-replay"
 )
 
+const (
+	// gapPatience is how long a hint that came before its predecessors waits for them. Those of messages that are sent at
+	// the same time overtake each other on the way to Redis, and to read the log for each would be to read it all the time.
+	gapPatience = 25 * time.Millisecond
+	// maxAhead is how many hints wait at most.
+	maxAhead = 64
+)
+
 // eventOverhead is what an event in a list costs beside its encoded size, roughly.
 const eventOverhead = 256
 
@@ -65,6 +73,10 @@ type feed struct {
 	tail *node
 	// size is the sum of the bytes ever appended to the list.
 	size int64
+	// ahead has the hints that wait for their predecessors, by their numbers, and waiting is set while a timer runs that
+	// gives these up.
+	ahead   map[int64]*eventsv1.Envelope
+	waiting bool
 	// early counts the hints and confirmations that came before anything was known of the log.
 	early int
 }
@@ -228,10 +240,55 @@ func (f *feed) hint(env *eventsv1.Envelope) (compare bool) {
 		// A repeat, or one that has been overtaken.
 	case e.GetSeq() == f.head+1, fault.Dropped(faultGapCheck):
 		f.append(e, time.UnixMicro(env.GetCommittedAtUs()))
+	case len(f.ahead) == maxAhead:
+		f.giveUp(e.GetSeq())
 	default:
-		f.raise(e.GetSeq())
+		f.wait(env)
 	}
 	return false
+}
+
+// wait keeps a hint until its predecessors have come. It needs mu.
+func (f *feed) wait(env *eventsv1.Envelope) {
+	if f.ahead == nil {
+		f.ahead = make(map[int64]*eventsv1.Envelope, 1)
+	}
+	f.ahead[env.GetEvent().GetSeq()] = env
+	if f.waiting {
+		return
+	}
+	f.waiting = true
+	time.AfterFunc(gapPatience, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.waiting = false
+		if len(f.ahead) > 0 {
+			f.giveUp(0)
+		}
+	})
+}
+
+// giveUp takes what is missing for lost: it is read from the log, up to seq and whatever waits. It needs mu.
+func (f *feed) giveUp(seq int64) {
+	for waiting := range f.ahead {
+		seq = max(seq, waiting)
+	}
+	f.raise(seq)
+}
+
+// follow appends the hints that waited for the event that is the head now. It needs mu.
+func (f *feed) follow() {
+	for seq := range f.ahead {
+		if seq <= f.head {
+			delete(f.ahead, seq)
+		}
+	}
+	if env := f.ahead[f.head+1]; env != nil {
+		f.append(env.GetEvent(), time.UnixMicro(env.GetCommittedAtUs()))
+	}
+	if len(f.ahead) == 0 {
+		f.ahead = nil
+	}
 }
 
 // compare takes the log's head as the messages service tells it. It returns false when the epoch has changed.
@@ -265,6 +322,9 @@ func (f *feed) append(e *messagesv1.Event, committed time.Time) {
 		}
 		s.wake()
 	}
+	if len(f.ahead) > 0 {
+		f.follow()
+	}
 }
 
 // raise notes that events exist which are not in the list. The list starts anew after them, and whoever needs them
@@ -276,6 +336,9 @@ func (f *feed) raise(head int64) {
 	for _, s := range f.subs {
 		s.at = nil
 		s.wake()
+	}
+	if len(f.ahead) > 0 {
+		f.follow()
 	}
 }
 
@@ -324,7 +387,7 @@ func (f *feed) endEpoch(err error) {
 			f.end(s, err)
 		}
 	}
-	f.epoch, f.head, f.tail = nil, 0, nil
+	f.epoch, f.head, f.tail, f.ahead = nil, 0, nil, nil
 }
 
 // endAll ends every subscription.

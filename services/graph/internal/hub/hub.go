@@ -21,8 +21,8 @@
 // it is not, since the client resumes from an older cursor, a hint was lost or the client was too slow for the list,
 // it reads the log, page by page and only as fast as its own reader goes, having noted the end of the list first, so
 // that the last page meets the list. There is no other way for an event to get in, so no state of Redis and no order
-// of hints can make a gap: hints that cannot be appended only raise the head, and a head above a subscription's place
-// makes it read.
+// of hints can make a gap: hints that cannot be appended, nor within a moment after those that they have overtaken, only
+// raise the head, and a head above a subscription's place makes it read.
 //
 // No goroutine belongs to a feed or to a subscription. The hub has three: one receives from Redis, one tells Redis
 // which channels to send, one compares heads.

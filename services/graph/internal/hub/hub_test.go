@@ -113,6 +113,46 @@ func TestGapIsReadFromTheLog(t *testing.T) {
 	})
 }
 
+func TestHintsThatOvertakeEachOtherCostNoRead(t *testing.T) {
+	inBubble(t, config(), func(t *testing.T, w *world) {
+		id := w.user()
+		s := w.subscribe(id, "")
+		var hints []*eventsv1.Envelope
+		for range 5 {
+			hints = append(hints, w.messages.commit(id.UserID, "hello"))
+		}
+		for _, i := range []int{2, 4, 1, 1, 0, 3} {
+			w.hint(hints[i])
+		}
+		w.wantNext(s, 1, 2, 3, 4, 5)
+		if n := w.messages.callsOf("ReadLog"); n != 0 {
+			t.Errorf("the log was read %d times", n)
+		}
+	})
+}
+
+func TestHintsWaitForLostOnesOnlyForAMoment(t *testing.T) {
+	for name, hints := range map[string]int{"one": 1, "as many as may wait": maxAhead, "more": maxAhead + 10} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, config(), func(t *testing.T, w *world) {
+				id := w.user()
+				s := w.subscribe(id, "")
+				w.messages.commit(id.UserID, "whose hint is lost")
+				for range hints {
+					w.hint(w.messages.commit(id.UserID, "hello"))
+				}
+				start := time.Now()
+				w.wantNext(s, span(1, int64(hints)+1)...)
+				if took := time.Since(start); took > gapPatience {
+					t.Errorf("it took %v", took)
+				}
+				w.hint(w.messages.commit(id.UserID, "after it"))
+				w.wantNext(s, int64(hints)+2)
+			})
+		})
+	}
+}
+
 func TestHintsDuringACatchUpWaitForIt(t *testing.T) {
 	inBubble(t, config(), func(t *testing.T, w *world) {
 		id := w.user()

@@ -10,6 +10,8 @@
 // the same document, operation and variables, where the variable that only gives the cursor to start from does not
 // count. Nothing is shared between users, so nobody can get what was made for somebody else.
 //
+// Those who catch up at the same time share as well.
+//
 // A subscriber that is up to date costs no goroutine. Events are handed to all subscribers of a user by one goroutine,
 // which lasts as long as there are events; who has to catch up from the log first does so by a goroutine of its own,
 // at the pace of its connection.
@@ -145,6 +147,8 @@ func (f *Fanout) release(s *Subscriber) {
 // Deliver gives the sink what the subscriber has missed, and returns when it is up to date or has ended. From then on
 // events are delivered as they come. It must be called once.
 func (s *Subscriber) Deliver() {
+	s.audience.enter()
+	defer s.audience.leave()
 	for {
 		event, state, err := s.events.Take()
 		switch {
@@ -252,6 +256,9 @@ func (s *Subscriber) rest() bool {
 	return true
 }
 
+// maxAnswers is how many answers of an audience are kept at a time. Its subscribers are about as far as each other.
+const maxAnswers = 64
+
 // audience are the subscribers of one user.
 type audience struct {
 	user ids.ID
@@ -263,17 +270,83 @@ type audience struct {
 	ready []*Subscriber
 	// running is set while there is a goroutine that hands them their events.
 	running bool
+	// workers is how many goroutines hand out events, that one included.
+	workers int
+	// answers are the newest, the oldest of which is the first of kept. There are none while nobody hands out events.
+	answers map[answerKey]*pending
+	kept    []answerKey
 }
 
-// answerKey names an answer. The message is the hub's, and the same for all who take the same event from its list.
+// answerKey names an answer. The message is the hub's, and the same for all who take the same event from its list, or
+// read it from the log at the same time.
 type answerKey struct {
 	message *messagesv1.Message
 	shape   *shape
 }
 
+// pending is an answer that is made once for all who want it.
+type pending struct {
+	made   chan struct{}
+	answer answer
+}
+
+// enter is called by a goroutine that is about to hand out events, and leave when it is done.
+func (a *audience) enter() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.workers++
+}
+
+func (a *audience) leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.workers--; a.workers == 0 {
+		a.answers, a.kept = nil, nil
+	}
+}
+
+// share returns the answer with a key, which execute makes if nobody has.
+func (a *audience) share(key answerKey, execute func() answer) answer {
+	a.mu.Lock()
+	p, found := a.answers[key]
+	if !found {
+		p = a.keep(key)
+	}
+	a.mu.Unlock()
+	if found {
+		<-p.made
+		return p.answer
+	}
+	p.answer = execute()
+	close(p.made)
+	if p.answer.failed != nil {
+		// Whoever comes later may have more luck.
+		a.mu.Lock()
+		delete(a.answers, key)
+		a.mu.Unlock()
+	}
+	return p.answer
+}
+
+// keep makes room for an answer. It needs mu.
+func (a *audience) keep(key answerKey) *pending {
+	if len(a.kept) == maxAnswers {
+		delete(a.answers, a.kept[0])
+		a.kept = append(a.kept[:0], a.kept[1:]...)
+	}
+	if a.answers == nil {
+		a.answers = make(map[answerKey]*pending)
+	}
+	p := &pending{made: make(chan struct{})}
+	a.answers[key] = p
+	a.kept = append(a.kept, key)
+	return p
+}
+
 // run hands out events until there are none.
 func (a *audience) run() {
-	answers := make(map[answerKey]answer)
+	a.enter()
+	defer a.leave()
 	var batch []*Subscriber
 	for {
 		a.mu.Lock()
@@ -291,15 +364,14 @@ func (a *audience) run() {
 		}
 		a.mu.Unlock()
 		for _, s := range batch {
-			s.advance(answers)
+			s.advance()
 		}
-		clear(answers)
 		clear(batch)
 	}
 }
 
 // advance gives the subscriber what is at hand. What is not is left to a goroutine, so that nobody waits for it.
-func (s *Subscriber) advance(answers map[answerKey]answer) {
+func (s *Subscriber) advance() {
 	for {
 		event, state, err := s.events.Take()
 		switch {
@@ -314,13 +386,7 @@ func (s *Subscriber) advance(answers map[answerKey]answer) {
 			go s.Deliver()
 			return
 		default:
-			key := answerKey{event.Message, s.shape}
-			a, ok := answers[key]
-			if !ok {
-				a = s.answer(event)
-				answers[key] = a
-			}
-			if !s.give(a) {
+			if !s.give(s.answer(event)) {
 				return
 			}
 		}
@@ -333,9 +399,14 @@ type answer struct {
 	failed   gqlerror.List
 }
 
-// answer executes the subscriber's operation on an event. The answer is the same for every subscriber of the user with
-// the same shape, whichever of the user's tokens it is made with.
+// answer returns what the subscriber's operation makes of an event. It is the same for every subscriber of the user with
+// the same shape.
 func (s *Subscriber) answer(event hub.Event) answer {
+	return s.audience.share(answerKey{event.Message, s.shape}, func() answer { return s.make(event) })
+}
+
+// make executes the operation on an event, with whichever of the user's tokens is good.
+func (s *Subscriber) make(event hub.Event) answer {
 	ctx, cancel := context.WithTimeout(s.fanout.ctx, answerTimeout)
 	defer cancel()
 	for {

@@ -42,6 +42,8 @@ const (
 const (
 	// closeTimeout is how long a client may take to answer a close before the connection is cut.
 	closeTimeout = 2 * time.Second
+	// busyInterval is how often a client is pinged that is being sent something.
+	busyInterval = 3 * time.Second
 	// maxReason is the most bytes that the reason of a close may have.
 	maxReason = 123
 	// openMessages bounds what the operations under way of one connection keep in memory, in messages of the largest
@@ -278,7 +280,7 @@ func (s *socket) watch(now time.Time) {
 		// Whoever is being sent something is asked more often: it is how somebody who reads none of it is found while
 		// the kernels still take it.
 		quiet := now.Sub(time.Unix(0, max(s.answered.Load(), s.active.UnixNano())))
-		ping = !s.awaiting && (quiet >= cfg.PingInterval || s.sent.Load() && now.Sub(s.pinged) >= cfg.PongTimeout)
+		ping = !s.awaiting && (quiet >= cfg.PingInterval || s.sent.Load() && now.Sub(s.pinged) >= busyInterval)
 		if ping {
 			s.sent.Store(false)
 			s.pinged, s.awaiting = now, true
@@ -288,12 +290,15 @@ func (s *socket) watch(now time.Time) {
 	switch {
 	case cut:
 		s.queue.Close()
+	case code == websocket.CloseTryAgainLater:
+		// Whoever does not answer pings reads nothing that is queued either, and will not answer a close.
+		s.close(code, reason, false)
+		s.mu.Lock()
+		s.cutAt = now
+		s.mu.Unlock()
+		s.connections.metrics.evicted(errUnanswered)
 	case code != 0:
-		// Whoever does not answer pings reads nothing that is queued either.
-		s.close(code, reason, code != websocket.CloseTryAgainLater)
-		if code == websocket.CloseTryAgainLater {
-			s.connections.metrics.evicted(errUnanswered)
-		}
+		s.end(code, reason)
 	case ping:
 		s.queue.PushFirst(sendq.Frame{Op: sendq.Ping})
 	}
