@@ -27,6 +27,7 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
+	"go.opentelemetry.io/otel"
 
 	messagesv1 "chatapp.dev/api/gen/chatapp/messages/v1"
 	"chatapp.dev/internal/platform/errs"
@@ -37,6 +38,8 @@ import (
 	"chatapp.dev/services/graph/internal/resolver"
 )
 
+var tracer = otel.Tracer("chatapp.dev/services/graph")
+
 // answerTimeout bounds the making of one answer. Its calls have shorter deadlines of their own.
 const answerTimeout = 15 * time.Second
 
@@ -45,7 +48,7 @@ type Sink interface {
 	// Next takes a response: JSON that others may have been given too and that must not be changed. It must not block.
 	Next(response []byte)
 	// Room waits until the sink can take more without harm, for whoever is catching up. It returns early when the sink
-	// is closed, and ctx's error when that ends.
+	// is closed, and ctx's error when that ends, as it does with the subscription.
 	Room(ctx context.Context) error
 	// End takes the errors that the subscription ends with. Nothing follows.
 	End(errors gqlerror.List)
@@ -92,6 +95,8 @@ type Subscriber struct {
 	closed bool
 	// again is set when the subscriber was woken while it was at work.
 	again bool
+	// giveUp ends the wait of one that is catching up.
+	giveUp context.CancelFunc
 }
 
 type state int
@@ -149,6 +154,17 @@ func (f *Fanout) release(s *Subscriber) {
 func (s *Subscriber) Deliver() {
 	s.audience.enter()
 	defer s.audience.leave()
+	// Otherwise a client that reads nothing and begins one subscription after the other, each from the beginning of the
+	// log, would leave a goroutine behind with each that it ends.
+	ctx, cancel := context.WithCancel(s.fanout.ctx)
+	defer cancel()
+	s.audience.mu.Lock()
+	s.giveUp = cancel
+	closed := s.closed
+	s.audience.mu.Unlock()
+	if closed {
+		return
+	}
 	for {
 		event, state, err := s.events.Take()
 		switch {
@@ -160,13 +176,13 @@ func (s *Subscriber) Deliver() {
 				return
 			}
 		case state == hub.Behind:
-			if err := s.events.Read(s.fanout.ctx); err != nil {
+			if err := s.events.Read(ctx); err != nil {
 				s.end(errClosing())
 				return
 			}
 		default:
 			// Unlike those who are up to date, whoever catches up can wait for its client.
-			if s.sink.Room(s.fanout.ctx) != nil {
+			if s.sink.Room(ctx) != nil {
 				s.end(errClosing())
 				return
 			}
@@ -188,9 +204,12 @@ func (s *Subscriber) Renew(who identity.Identity) { s.events.Renew(who) }
 // Close ends the subscription. The sink may still be in a call, but gets none after it. Close may be called repeatedly.
 func (s *Subscriber) Close() {
 	s.audience.mu.Lock()
-	closed := s.closed
-	s.closed = true
+	closed, giveUp := s.closed, s.giveUp
+	s.closed, s.giveUp = true, nil
 	s.audience.mu.Unlock()
+	if giveUp != nil {
+		giveUp()
+	}
 	if !closed {
 		s.events.Close()
 		s.fanout.release(s)
@@ -203,7 +222,7 @@ func (s *Subscriber) end(err error) {
 	closed := s.closed
 	s.audience.mu.Unlock()
 	if !closed {
-		s.sink.End(gqlerror.List{s.fanout.present(s.fanout.ctx, atField(s.shape.op, err))})
+		s.sink.End(s.present(s.fanout.ctx, err))
 		s.Close()
 	}
 }
@@ -252,7 +271,7 @@ func (s *Subscriber) rest() bool {
 		s.again = false
 		return false
 	}
-	s.state = idle
+	s.state, s.giveUp = idle, nil
 	return true
 }
 
@@ -412,7 +431,8 @@ func (s *Subscriber) make(event hub.Event) answer {
 	for {
 		who, ok := s.events.Caller()
 		if !ok {
-			return s.failed(ctx, errs.New(errs.Unauthenticated, "the access token has expired or been revoked; sign in again"))
+			err := errs.New(errs.Unauthenticated, "the access token has expired or been revoked; sign in again")
+			return answer{failed: s.present(ctx, err)}
 		}
 		a := s.execute(identity.With(ctx, who), event)
 		if !has(a.failed, apierr.Unauthenticated) {
@@ -424,13 +444,19 @@ func (s *Subscriber) make(event hub.Event) answer {
 }
 
 // execute executes the operation.
-func (s *Subscriber) execute(ctx context.Context, event hub.Event) answer {
+func (s *Subscriber) execute(ctx context.Context, event hub.Event) (a answer) {
+	// What one document does to the libraries must not end everybody's connections.
+	defer func() {
+		if p := recover(); p != nil {
+			a = answer{failed: s.present(ctx, s.shape.op.RecoverFunc(ctx, p))}
+		}
+	}()
 	ctx = graphql.StartOperationTrace(resolver.WithEvent(ctx, event))
 	responses, ctx := s.shape.exec.DispatchOperation(ctx, s.shape.op)
 	response := responses(ctx)
 	if response == nil {
 		// Only the end of ctx leads here.
-		return s.failed(ctx, errs.New(errs.Unavailable, "the event could not be read in time"))
+		return answer{failed: s.present(ctx, errs.New(errs.Unavailable, "the event could not be read in time"))}
 	}
 	if len(response.Errors) > 0 && isLost(response.Data) {
 		return answer{failed: response.Errors}
@@ -438,8 +464,12 @@ func (s *Subscriber) execute(ctx context.Context, event hub.Event) answer {
 	return answer{response: Encode(response)}
 }
 
-func (s *Subscriber) failed(ctx context.Context, err error) answer {
-	return answer{failed: gqlerror.List{s.fanout.present(ctx, atField(s.shape.op, err))}}
+// present makes an error that the subscription ends with. Like every error it has a trace, by which it is found in the
+// logs.
+func (s *Subscriber) present(ctx context.Context, err error) gqlerror.List {
+	ctx, span := tracer.Start(ctx, "ended")
+	defer span.End()
+	return gqlerror.List{s.fanout.present(ctx, atField(s.shape.op, err))}
 }
 
 func has(list gqlerror.List, code string) bool {
