@@ -418,3 +418,137 @@ func (c *client) next() (m wsMessage, err error) {
 	err = c.conn.ReadJSON(&m)
 	return m, err
 }
+
+// bodyOnly asks for nothing that another service than messages knows.
+const bodyOnly = `subscription { newMessage { message { body } } }`
+
+// TestAFailureEndsThoseWhoAskForTheSame holds that an event which cannot be answered ends the subscriptions that ask for
+// what is missing, at all of the user's devices, and no others.
+func TestAFailureEndsThoseWhoAskForTheSame(t *testing.T) {
+	t.Parallel()
+	s := startRelayed(t, nil)
+	ada, bob, eve := s.add(t, "ada"), s.add(t, "bob"), s.add(t, "eve")
+	phone, desk, other := s.connect(t, ada.token), s.connect(t, ada.token), s.connect(t, eve.token)
+	for _, c := range []*client{phone, desk, other} {
+		s.established(t, c, "whole", nil)
+	}
+	calls := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.calls["GetCursor"]
+	}
+	before := calls()
+	desk.subscribe("body", bodyOnly, nil)
+	waitFor(t, func() bool { return calls() > before })
+
+	s.tell(t, bob, ada, "first")
+	var whole []string
+	for _, want := range []map[string]int{{"whole": 1}, {"whole": 1, "body": 1}} {
+		c := []*client{phone, desk}[len(whole)]
+		got := map[string]int{}
+		for range len(want) {
+			m := c.receive()
+			got[m.ID+map[bool]string{false: " " + m.Type}[m.Type == "next"]]++
+			if m.ID == "whole" {
+				whole = append(whole, string(m.Payload))
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+	if whole[0] != whole[1] {
+		t.Errorf("%s is not %s", whole[0], whole[1])
+	}
+
+	s.fail("BatchGetUsers", fmt.Errorf("secret"))
+	s.tell(t, bob, ada, "second")
+	if code := phone.failure(); code != "INTERNAL_SERVER_ERROR" {
+		t.Errorf("got %s", code)
+	}
+	failed, answered := 0, 0
+	for range 2 {
+		switch m := desk.receive(); {
+		case m.ID == "whole" && m.Type == "error" && !strings.Contains(string(m.Payload), "secret"):
+			failed++
+		case m.ID == "body" && string(m.Payload) == `{"data":{"newMessage":{"message":{"body":"second"}}}}`:
+			answered++
+		default:
+			t.Errorf("got %s %s %s", m.ID, m.Type, m.Payload)
+		}
+	}
+	if failed != 1 || answered != 1 {
+		t.Errorf("%d subscriptions failed and %d went on", failed, answered)
+	}
+
+	s.fail("BatchGetUsers", nil)
+	s.tell(t, bob, ada, "third")
+	s.tell(t, eve, eve, "a note")
+	if m := desk.receive(); m.ID != "body" || !strings.Contains(string(m.Payload), "third") {
+		t.Errorf("got %s %s %s", m.ID, m.Type, m.Payload)
+	}
+	if got := other.event().Data.NewMessage.Message.Body; got != "a note" {
+		t.Errorf("somebody else got %q", got)
+	}
+	for _, c := range []*client{phone, desk, other} {
+		c.silent()
+	}
+}
+
+// TestATokenThatIsRefusedEndsNobody holds that answers are made with another of the user's tokens when a service does not
+// accept one, as long as there is another.
+func TestATokenThatIsRefusedEndsNobody(t *testing.T) {
+	t.Parallel()
+	s := startRelayed(t, func(c *Config) { c.Hub.HeadInterval = 100 * time.Millisecond })
+	ada, bob := s.add(t, "ada"), s.add(t, "bob")
+	// The one that lasts longest is used first.
+	refused := s.token(t, ada.id, 2*time.Hour)
+	s.mu.Lock()
+	s.refused[refused] = true
+	s.mu.Unlock()
+	bad, good := s.connect(t, refused), s.connect(t, ada.token)
+	s.established(t, bad, "1", nil)
+	s.established(t, good, "1", nil)
+	for i := range 5 {
+		s.tell(t, bob, ada, fmt.Sprint(i))
+		for _, c := range []*client{bad, good} {
+			if got := c.event().Data.NewMessage.Message; got.Body != fmt.Sprint(i) || got.Sender.Username != "bob" {
+				t.Errorf("got %+v, want %d", got, i)
+			}
+		}
+	}
+	good.silent()
+	_ = good.conn.Close()
+	if code := bad.failure(); code != "UNAUTHENTICATED" {
+		t.Errorf("got %s", code)
+	}
+}
+
+// TestATokenIsRenewedByAPing holds that a subscription goes on beyond the token that it began with.
+func TestATokenIsRenewedByAPing(t *testing.T) {
+	t.Parallel()
+	s := startRelayed(t, nil)
+	ada, bob := s.add(t, "ada"), s.add(t, "bob")
+	const life = 4 * time.Second
+	expires := time.Now().Add(life)
+	renewed, other := s.connect(t, s.token(t, ada.id, life)), s.connect(t, s.token(t, ada.id, life))
+	for _, c := range []*client{renewed, other} {
+		s.established(t, c, "1", nil)
+	}
+	renewed.send(wsMessage{Type: "ping", Payload: encode(t, map[string]string{"authorization": "Bearer " + ada.token})})
+	if m := renewed.receive(); m.Type != "pong" || m.Payload != nil {
+		t.Errorf("got %s %s", m.Type, m.Payload)
+	}
+	if code, before := other.closed(); code != 4403 || len(before) > 0 {
+		t.Errorf("the other was closed with %d after %v", code, before)
+	}
+	time.Sleep(time.Until(expires))
+	s.tell(t, bob, ada, "hello")
+	if got := renewed.event().Data.NewMessage.Message; got.Body != "hello" || got.Sender.Username != "bob" {
+		t.Errorf("got %+v", got)
+	}
+	renewed.subscribe("2", `{ me { username } }`, nil)
+	if m := renewed.receive(); m.Type != "next" || !strings.Contains(string(m.Payload), "ada") {
+		t.Errorf("got %s %s", m.Type, m.Payload)
+	}
+}

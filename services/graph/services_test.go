@@ -39,7 +39,9 @@ type world struct {
 	logs          map[ids.ID][]*messagesv1.Event
 	byClientID    map[string]*messagesv1.Message
 	revoked       []*usersv1.RevokedSession
-	clock         int64
+	// refused are tokens that users does not accept although they are good.
+	refused map[string]bool
+	clock   int64
 }
 
 // talk is a conversation of two users, or of one with itself.
@@ -78,6 +80,7 @@ func newWorld(t *testing.T) (w *world, usersAddr, messagesAddr string) {
 		failures:   map[string]error{},
 		passwords:  map[string]string{},
 		logs:       map[ids.ID][]*messagesv1.Event{},
+		refused:    map[string]bool{},
 		byClientID: map[string]*messagesv1.Message{},
 		clock:      time.Date(2025, 6, 1, 9, 30, 0, 123456000, time.UTC).UnixMicro(),
 	}
@@ -346,12 +349,15 @@ func (s *usersServer) accessToken(id ids.ID) *usersv1.AccessToken {
 }
 
 func (s *usersServer) BatchGetUsers(
-	_ context.Context, r *usersv1.BatchGetUsersRequest,
+	ctx context.Context, r *usersv1.BatchGetUsersRequest,
 ) (*usersv1.BatchGetUsersResponse, error) {
 	if err := s.enter("BatchGetUsers"); err != nil {
 		return nil, err
 	}
 	defer s.mu.Unlock()
+	if caller, ok := identity.From(ctx); ok && s.refused[caller.Token] {
+		return nil, errs.New(errs.Unauthenticated, "this token is not accepted")
+	}
 	response := &usersv1.BatchGetUsersResponse{}
 	for _, user := range s.users {
 		if slices.ContainsFunc(r.Ids, func(id []byte) bool { return bytes.Equal(id, user.Id) }) {
