@@ -8,13 +8,13 @@ import (
 )
 
 const (
-	// leastGarbage is how much garbage may come together before it is collected. What our services keep is often a few
-	// megabytes: at Go's own GOGC of 100 they would collect many times a second, which took about a quarter of the CPU of
-	// a service under load.
-	leastGarbage = 16 << 20
+	// leastTotal is what a process may take, garbage included, before it is collected. What our services keep is often a
+	// few megabytes: at Go's own GOGC of 100 they would collect many times a second, which took about a quarter of the CPU
+	// of a service under load.
+	leastTotal = 32 << 20
 	// leastPercent is how much garbage there may be at least in relation to what is kept. A process that keeps a lot,
 	// such as one with thousands of connections, shall not have as much again in garbage.
-	leastPercent = 50
+	leastPercent = 25
 	// mostPercent bounds GOGC, from which Go derives the least size of the heap as well.
 	mostPercent = 400
 )
@@ -45,7 +45,10 @@ func afterCollection(c *cycle) {
 // percentFor returns GOGC for a process that keeps so many bytes, in steps, since to change it stops the world.
 func percentFor(kept uint64) int {
 	const step = 25
-	percent := leastGarbage * 100 / max(kept, 1)
+	if kept >= leastTotal {
+		return leastPercent
+	}
+	percent := (leastTotal - kept) * 100 / max(kept, 1)
 	return int(min(max(percent/step*step, leastPercent), mostPercent))
 }
 

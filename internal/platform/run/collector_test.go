@@ -8,11 +8,13 @@ func TestGarbageIsBoundedByWhatIsKept(t *testing.T) {
 		want int
 	}{
 		{0, 400},
-		{4 << 20, 400},
-		{5 << 20, 300},
+		{6 << 20, 400},
+		{8 << 20, 300},
 		{16 << 20, 100},
-		{32 << 20, 50},
-		{1 << 30, 50},
+		{20 << 20, 50},
+		{30 << 20, 25},
+		{32 << 20, 25},
+		{1 << 30, 25},
 	} {
 		if got := percentFor(test.kept); got != test.want {
 			t.Errorf("percentFor(%d) = %d, want %d", test.kept, got, test.want)

@@ -24,8 +24,9 @@
 // of hints can make a gap: hints that cannot be appended, nor within a moment after those that they have overtaken, only
 // raise the head, and a head above a subscription's place makes it read.
 //
-// No goroutine belongs to a feed or to a subscription. The hub has three: one receives from Redis, one tells Redis
-// which channels to send, one compares heads.
+// No goroutine belongs to a feed or to a subscription. The hub has one that compares heads, and two for each connection
+// to Redis, which receive and tell Redis what to send: there is one connection, or one a primary in a cluster, where two
+// more see to it that each channel is asked of the right one.
 package hub
 
 import (
