@@ -7,7 +7,6 @@
 package clientaddr
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -98,16 +97,3 @@ func parse(hop string) (netip.Addr, bool) {
 
 // plain gives an address one form: no IPv4 in the disguise of IPv6, and no zone, which only its own machine understands.
 func plain(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
-
-type contextKey struct{}
-
-// With returns a context in which From finds an address.
-func With(ctx context.Context, addr netip.Addr) context.Context {
-	return context.WithValue(ctx, contextKey{}, addr)
-}
-
-// From returns the address that the request came from, or the zero Addr when it is not known.
-func From(ctx context.Context) netip.Addr {
-	addr, _ := ctx.Value(contextKey{}).(netip.Addr)
-	return addr
-}

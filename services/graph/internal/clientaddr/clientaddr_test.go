@@ -82,16 +82,6 @@ func TestNetworksThatAreRefused(t *testing.T) {
 	}
 }
 
-func TestTheContextHasTheAddress(t *testing.T) {
-	if got := From(t.Context()); got.IsValid() {
-		t.Errorf("an address out of nothing: %v", got)
-	}
-	addr := netip.MustParseAddr("203.0.113.7")
-	if got := From(With(t.Context(), addr)); got != addr {
-		t.Errorf("%v, want %v", got, addr)
-	}
-}
-
 // FuzzOf holds that what stands left of an address that nobody trusts changes nothing, whatever it is: a client writes it.
 func FuzzOf(f *testing.F) {
 	trusted := proxies(f, "10.0.0.0/8", "fd00::/8")

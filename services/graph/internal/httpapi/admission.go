@@ -28,7 +28,7 @@ type admission struct {
 	warn sync.Once
 }
 
-// ServeHTTP implements http.Handler. The request that it hands on has the client's address in its context.
+// ServeHTTP implements http.Handler.
 func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	addr, disbelieved := a.proxies.Of(r)
 	if disbelieved {
@@ -37,7 +37,7 @@ func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				"if there is a proxy, name its network with --trusted-proxies, or all its clients are limited as one")
 		})
 	}
-	ctx := clientaddr.With(r.Context(), addr)
+	ctx := r.Context()
 	caller := ratelimit.Caller{Addr: addr}
 	// Verifying a token costs more than this, and may have to wait for keys.
 	if wait, refused := a.limiter.Refused(ctx, caller); refused {

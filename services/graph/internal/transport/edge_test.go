@@ -577,6 +577,7 @@ func TestDrainWithinAHandshake(t *testing.T) {
 		if err == nil || answer.StatusCode != http.StatusServiceUnavailable {
 			t.Errorf("whoever comes later: %v", err)
 		}
+		_ = answer.Body.Close()
 	})
 }
 
