@@ -121,6 +121,7 @@ func (s *socket) begin(conn *websocket.Conn) {
 	if drained {
 		s.drain()
 	}
+	conn.SetReadLimit(int64(s.connections.cfg.MessageBytes))
 	conn.SetPingHandler(func(data string) error {
 		s.queue.Push(sendq.Frame{Op: sendq.Pong, Body: []byte(data)})
 		return nil
@@ -316,7 +317,7 @@ func (s *socket) read() {
 			s.lost()
 			return
 		}
-		raw, err := readMessage(from, s.connections.cfg.MessageBytes)
+		raw, err := readMessage(from)
 		s.mu.Lock()
 		ending := s.ending
 		s.active = time.Now()
@@ -324,8 +325,6 @@ func (s *socket) read() {
 		switch {
 		case ending:
 			// Only the client's own close is of interest.
-		case errors.Is(err, errTooLarge):
-			s.end(websocket.CloseMessageTooBig, "a message may have at most "+strconv.Itoa(s.connections.cfg.MessageBytes)+" bytes")
 		case err != nil:
 			// NextReader says the same again.
 		case kind != websocket.TextMessage:
@@ -341,7 +340,8 @@ func (s *socket) lost() {
 	s.mu.Lock()
 	if !s.ending {
 		s.ending, s.cutAt = true, time.Now().Add(closeTimeout)
-		// If a frame broke the rules of WebSockets, the library has queued a close, which the client is to see.
+		// If a frame broke the rules of WebSockets (1002) or announced too much (1009), the library has queued a close, which
+		// the client is to see.
 		s.queue.Finish(sendq.Frame{Op: sendq.Raw}, true, false)
 	}
 	s.mu.Unlock()
@@ -349,10 +349,8 @@ func (s *socket) lost() {
 	_, _ = io.Copy(io.Discard, s.raw)
 }
 
-var errTooLarge = errors.New("the message is too large")
-
-// readMessage reads a message to its end, or as much as it may have.
-func readMessage(from io.Reader, most int) ([]byte, error) {
+// readMessage reads a message to its end.
+func readMessage(from io.Reader) ([]byte, error) {
 	// Most are short.
 	raw := make([]byte, 0, readBuffer)
 	for {
@@ -362,8 +360,6 @@ func readMessage(from io.Reader, most int) ([]byte, error) {
 		n, err := from.Read(raw[len(raw):cap(raw)])
 		raw = raw[:len(raw)+n]
 		switch {
-		case len(raw) > most:
-			return nil, errTooLarge
 		case errors.Is(err, io.EOF):
 			return raw, nil
 		case err != nil:

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/99designs/gqlgen/graphql"
@@ -67,6 +68,8 @@ func (t *WebSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 		t.http.Reject(w, r, http.StatusServiceUnavailable, errRestarts())
 		return
 	}
+	// The library looks at the first line of them.
+	r.Header.Set("Sec-Websocket-Protocol", strings.Join(r.Header.Values("Sec-Websocket-Protocol"), ", "))
 	conn, err := t.upgrader.Upgrade(&hijacker{ResponseWriter: w, socket: s}, r, nil)
 	if err != nil {
 		s.gone()
