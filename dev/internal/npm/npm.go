@@ -124,7 +124,7 @@ type Script struct {
 	Name string
 	// Source is the text of a script that is no file of dev/clients, such as an example in the documentation.
 	Source string
-	Args []string
+	Args   []string
 	// Env are variables beside those of this process, such as "TOKEN=...". What is secret belongs here: others on the
 	// machine can see the arguments.
 	Env []string
