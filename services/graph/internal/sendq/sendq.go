@@ -47,7 +47,8 @@ const (
 
 // Limits are the bounds of a pool.
 type Limits struct {
-	// Queue bounds the bytes that wait for one connection. One frame is let in whatever its size.
+	// Queue bounds the bytes that wait for one connection. What is pushed at once is let in whatever its size while no more
+	// than half as many wait, since a client that reads could be sent nothing longer otherwise.
 	Queue int
 	// Total bounds the bytes that wait for all of them.
 	Total int64
@@ -213,20 +214,25 @@ type Queue struct {
 	room chan struct{}
 }
 
-// Push queues a frame. Once the queue is finished, given up or closed, frames are dropped.
-func (q *Queue) Push(f Frame) {
-	size := f.size() + overhead
+// Push queues frames, all of them or none. Once the queue is finished, given up or closed, frames are dropped.
+func (q *Queue) Push(frames ...Frame) {
+	size := 0
+	for _, f := range frames {
+		size += f.size() + overhead
+	}
 	q.mu.Lock()
 	if q.finished || q.closed || q.given {
 		q.mu.Unlock()
 		return
 	}
-	if q.bytes > 0 && q.bytes+size > q.pool.limits.Queue {
+	if q.bytes > q.pool.limits.Queue/2 && q.bytes+size > q.pool.limits.Queue {
 		q.mu.Unlock()
 		q.evict(ErrFull)
 		return
 	}
-	q.append(f, size)
+	for _, f := range frames {
+		q.append(f, f.size()+overhead)
+	}
 	q.mu.Unlock()
 	if q.pool.total.Load() > q.pool.limits.Total {
 		q.pool.relieve()

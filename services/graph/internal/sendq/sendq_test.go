@@ -441,11 +441,12 @@ func TestTheBoundOfAQueue(t *testing.T) {
 		sizes []int
 		want  []error
 	}{
-		"exactly full":             {[]int{600, 400}, nil},
-		"one byte more":            {[]int{600, 401}, []error{ErrFull}},
-		"a large one alone":        {[]int{5000}, nil},
-		"a large one after others": {[]int{100, 5000}, []error{ErrFull}},
-		"one after a large one":    {[]int{5000, 100}, []error{ErrFull}},
+		"exactly full":               {[]int{600, 400}, nil},
+		"one byte more":              {[]int{600, 401}, []error{ErrFull}},
+		"a large one alone":          {[]int{5000}, nil},
+		"a large one when half full": {[]int{200, 300, 5000}, nil},
+		"and at a byte more":         {[]int{200, 301, 5000}, []error{ErrFull}},
+		"one after a large one":      {[]int{5000, 100}, []error{ErrFull}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, _ := start(t, Limits{Queue: 1000, Total: 1 << 20, WriteTimeout: patience})
@@ -455,6 +456,16 @@ func TestTheBoundOfAQueue(t *testing.T) {
 			}
 			if got := given.all(); !slices.Equal(got, test.want) {
 				t.Errorf("given up for %v, want %v", got, test.want)
+			}
+			// At once, none is too many.
+			all, given := openPulled(t, p)
+			var frames []Frame
+			for _, size := range test.sizes {
+				frames = append(frames, sized(size))
+			}
+			all.Push(frames...)
+			if got, _ := pull(t, all); given.all() != nil || len(got) == 0 {
+				t.Errorf("%d bytes, given up for %v", len(got), given.all())
 			}
 		})
 	}
@@ -617,7 +628,7 @@ func TestRoom(t *testing.T) {
 			}
 		}},
 		"when it is closed":            {wake: func(_ *testing.T, q *Queue, _ context.CancelFunc) { q.Close() }},
-		"when it is given up":          {wake: func(_ *testing.T, q *Queue, _ context.CancelFunc) { q.Push(sized(900)) }},
+		"when it is given up":          {wake: func(_ *testing.T, q *Queue, _ context.CancelFunc) { q.Push(sized(401)) }},
 		"when it is finished":          {wake: func(_ *testing.T, q *Queue, _ context.CancelFunc) { q.Finish(Frame{}, true, false) }},
 		"when it is finished at once":  {wake: func(_ *testing.T, q *Queue, _ context.CancelFunc) { q.Finish(Frame{}, false, false) }},
 		"when nobody wants it anymore": {wake: func(_ *testing.T, _ *Queue, cancel context.CancelFunc) { cancel() }, want: context.Canceled},

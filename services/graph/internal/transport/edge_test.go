@@ -2,10 +2,12 @@ package transport
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -22,6 +24,7 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
+	"chatapp.dev/internal/platform/errs"
 	"chatapp.dev/internal/platform/identity"
 	"chatapp.dev/internal/platform/ids"
 	"chatapp.dev/internal/platform/run"
@@ -157,10 +160,13 @@ func (e *edge) bearer(user ids.ID, ttl time.Duration) string {
 }
 
 // fake executes operations whose documents say what becomes of them. A document is no GraphQL but a word: anything is
-// answered at once, but for "wait", which takes until release is closed, "panic" and "wrong".
+// answered at once, but for "wait", which takes until release is closed, "long", whose answer is long, "panic" and "wrong".
 type fake struct {
 	release chan struct{}
 }
+
+// long is the length of a long answer.
+const long = 1 << 20
 
 func (x *fake) CreateOperationContext(_ context.Context, params *graphql.RawParams) (*graphql.OperationContext, gqlerror.List) {
 	op := &graphql.OperationContext{RawQuery: params.Query, Operation: &ast.OperationDefinition{Operation: ast.Query}}
@@ -182,7 +188,11 @@ func (x *fake) DispatchOperation(ctx context.Context, op *graphql.OperationConte
 				return nil
 			}
 		}
-		return &graphql.Response{Data: json.RawMessage(`{"asked":"` + op.RawQuery + `"}`)}
+		asked := op.RawQuery
+		if asked == "long" {
+			asked = strings.Repeat("x", long)
+		}
+		return &graphql.Response{Data: json.RawMessage(`{"asked":"` + asked + `"}`)}
 	}, ctx
 }
 
@@ -519,6 +529,95 @@ func (e *edge) ask(bearer, word string) (status int, body string) {
 	return answer.StatusCode, string(raw)
 }
 
+// TestASlowClientGetsALongAnswer takes a piece at a time, each nearly as late as it may, on a socket and on a stream.
+func TestASlowClientGetsALongAnswer(t *testing.T) {
+	t.Run("socket", func(t *testing.T) {
+		bubble(t, func(c *Config) { c.PongTimeout = 10 * time.Minute }, func(t *testing.T, e *edge) {
+			c := e.dial(true)
+			c.introduce(e.bearer(ids.New(), time.Hour))
+			c.operate("1", "long")
+			read := slow(t, c.conn.NetConn(), "complete")
+			if !strings.Contains(read, strings.Repeat("x", long)) {
+				t.Errorf("read %d bytes", len(read))
+			}
+		})
+	})
+	t.Run("stream", func(t *testing.T) {
+		bubble(t, nil, func(t *testing.T, e *edge) {
+			conn := e.pipe()
+			defer conn.Close()
+			body := `{"query":"long"}`
+			_, err := fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nAccept: text/event-stream\r\n"+
+				"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read := slow(t, conn, "complete")
+			if n := strings.Count(read, "x"); n < long {
+				t.Errorf("read %d of it", n)
+			}
+		})
+	})
+}
+
+// slow reads 16 KiB in little less than the write timeout, piece by piece, until there is a text.
+func slow(t *testing.T, conn net.Conn, text string) string {
+	t.Helper()
+	var read []byte
+	buffer := make([]byte, 4<<10)
+	for !bytes.Contains(read[max(0, len(read)-2*len(buffer)):], []byte(text)) {
+		time.Sleep(900 * time.Millisecond)
+		n, err := conn.Read(buffer)
+		if err != nil {
+			t.Fatalf("after %d bytes: %v", len(read), err)
+		}
+		read = append(read, buffer[:n]...)
+	}
+	return string(read)
+}
+
+// TestWhatAStreamKeepsIsLimited begins operations until they are too many, and too large.
+func TestWhatAStreamKeepsIsLimited(t *testing.T) {
+	bubble(t, func(c *Config) { c.Operations, c.MessageBytes = 3, 1<<10 }, func(t *testing.T, e *edge) {
+		ctx := identity.With(t.Context(), identity.Identity{UserID: ids.New(), ExpiresAt: time.Now().Add(time.Hour)})
+		s, err := e.openStream(ctx, e.streams.http.Present, &fake{}, events, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.gone()
+		begin := func(id string, size int, want errs.Kind) *streamed {
+			t.Helper()
+			o, err := s.begin(id, events, size)
+			if (err == nil) != (want == errs.Internal) || errs.KindOf(err) != want {
+				t.Errorf("%s of %d bytes: %v", id, size, err)
+			}
+			return o
+		}
+		// One is let in whatever its size.
+		large := begin("large", 1<<20, errs.Internal)
+		begin("small", 1, errs.RateLimited)
+		large.last()
+		begin("1", 4<<10, errs.Internal)
+		begin("1", 0, errs.Conflict)
+		begin("2", 1, errs.RateLimited)
+		s.complete("1")
+		first := begin("1", 2<<10, errs.Internal)
+		begin("2", 1<<10, errs.Internal)
+		begin("3", 1<<10, errs.Internal)
+		begin("4", 0, errs.RateLimited)
+		s.complete("1")
+		begin("1", 1, errs.Internal)
+		// The end of the one before is not that of its successor.
+		first.last()
+		begin("1", 1, errs.Conflict)
+		if want := 2<<10 + 1; s.kept != want {
+			t.Errorf("%d bytes are kept, not %d", s.kept, want)
+		}
+		s.stop()
+		begin("5", 0, errs.Unavailable)
+	})
+}
+
 func TestTokens(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, e *edge) {
 		ada := ids.New()
@@ -665,8 +764,8 @@ func TestStreamsThatOpenWhileTheServerStops(t *testing.T) {
 					if err != nil {
 						return
 					}
-					if o, err := s.begin("", s.encoding); err == nil {
-						o.last(nil)
+					if o, err := s.begin("", s.encoding, 0); err == nil {
+						o.last()
 					}
 					s.gone()
 				}

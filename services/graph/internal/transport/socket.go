@@ -658,7 +658,7 @@ func (o *operation) Next(response []byte) {
 		return
 	}
 	if o.head == nil {
-		o.head = append(append([]byte(`{"id":`), o.id...), nextHead...)
+		o.head = o.message(nextHead, nil, nil).Head
 	}
 	s.queue.Push(sendq.Frame{Op: sendq.Text, Head: o.head, Body: response, Tail: messageTail})
 	s.sent.Store(true)
@@ -669,7 +669,7 @@ func (o *operation) Room(ctx context.Context) error { return o.socket.queue.Room
 
 // End implements live.Sink: an error message ends the operation.
 func (o *operation) End(list gqlerror.List) {
-	o.last(errorHead, live.EncodeErrors(list), messageTail)
+	o.last(o.message(errorHead, live.EncodeErrors(list), messageTail))
 }
 
 // finish sends the one response of a query or a mutation.
@@ -678,12 +678,12 @@ func (o *operation) finish(response *graphql.Response) {
 		// Only the end of the operation's context leads here.
 		return
 	}
-	o.Next(live.Encode(response))
-	o.last(completeTail, nil, nil)
+	o.last(o.message(nextHead, live.Encode(response), messageTail), o.message(completeTail, nil, nil))
 }
 
-// last sends the message that ends the operation, from what follows the id on.
-func (o *operation) last(head, payload, tail []byte) {
+// last sends the messages that end the operation. They are pushed at once, since a long one must not leave too little
+// room for the next.
+func (o *operation) last(messages ...sendq.Frame) {
 	s := o.socket
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -691,7 +691,8 @@ func (o *operation) last(head, payload, tail []byte) {
 		return
 	}
 	o.forget()
-	o.push(head, payload, tail)
+	s.queue.Push(messages...)
+	s.sent.Store(true)
 }
 
 // refuse sends an error for an operation that never began.
@@ -699,12 +700,12 @@ func (o *operation) refuse(reason string) {
 	ctx, span := tracer.Start(o.socket.connections.ctx, "refused")
 	defer span.End()
 	presented := gqlerror.List{o.socket.present(ctx, errs.New(errs.RateLimited, reason))}
-	o.push(errorHead, live.EncodeErrors(presented), messageTail)
+	o.socket.queue.Push(o.message(errorHead, live.EncodeErrors(presented), messageTail))
+	o.socket.sent.Store(true)
 }
 
-func (o *operation) push(head, payload, tail []byte) {
+// message returns a message of the operation: its id, and what follows.
+func (o *operation) message(head, payload, tail []byte) sendq.Frame {
 	whole := append([]byte(`{"id":`), o.id...)
-	whole = append(whole, head...)
-	o.socket.queue.Push(sendq.Frame{Op: sendq.Text, Head: whole, Body: payload, Tail: tail})
-	o.socket.sent.Store(true)
+	return sendq.Frame{Op: sendq.Text, Head: append(whole, head...), Body: payload, Tail: tail}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -91,9 +92,17 @@ type stream struct {
 	reserved time.Time
 	attached bool
 	over     bool
-	// operations has those under way by their ids.
+	// operations has those under way by their ids, and kept is the size of what asked for them.
 	operations map[string]*streamed
+	kept       int
 }
+
+const (
+	// piece is the most bytes that a client is to take within the write timeout.
+	piece = 16 << 10
+	// idleBuffer is the most bytes that a stream which has nothing to send keeps for the next time.
+	idleBuffer = 4 << 10
+)
 
 // openStream returns a stream in somebody's name, or an error for the client when there cannot be one. A stream with a
 // single operation has a response already, and ends with the operation; any other waits for its own.
@@ -256,12 +265,17 @@ func (s *stream) serve(w http.ResponseWriter, r *http.Request) {
 	header.Set("X-Accel-Buffering", "no")
 	chunk := []byte(s.encoding.opening)
 	for {
-		_ = control.SetWriteDeadline(time.Now().Add(cfg.WriteTimeout))
-		if _, err := w.Write(chunk); err != nil {
-			return
+		for part := range slices.Chunk(chunk, piece) {
+			_ = control.SetWriteDeadline(time.Now().Add(cfg.WriteTimeout))
+			if _, err := w.Write(part); err != nil {
+				return
+			}
 		}
 		if err := control.Flush(); err != nil {
 			return
+		}
+		if cap(chunk) > idleBuffer {
+			chunk = nil
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), cfg.PingInterval)
 		var more bool
@@ -280,6 +294,7 @@ func (s *stream) serve(w http.ResponseWriter, r *http.Request) {
 type streamed struct {
 	stream   *stream
 	id       string
+	size     int
 	encoding encoding
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -292,8 +307,9 @@ type streamed struct {
 
 var _ live.Sink = (*streamed)(nil)
 
-// begin adds an operation to the stream, or returns an error for the client when it cannot.
-func (s *stream) begin(id string, e encoding) (*streamed, error) {
+// begin adds an operation to the stream, which so many bytes have asked for, or returns an error for the client when it
+// cannot.
+func (s *stream) begin(id string, e encoding, size int) (*streamed, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -303,10 +319,13 @@ func (s *stream) begin(id string, e encoding) (*streamed, error) {
 		return nil, errs.New(errs.Conflict, "an operation with this operationId is under way")
 	case len(s.operations) >= s.connections.cfg.Operations:
 		return nil, errs.New(errs.RateLimited, "too many operations are under way on this stream")
+	case len(s.operations) > 0 && s.kept+size > openMessages*s.connections.cfg.MessageBytes:
+		return nil, errs.New(errs.RateLimited, "the operations under way on this stream are too large together")
 	}
-	o := &streamed{stream: s, id: id, encoding: e}
+	o := &streamed{stream: s, id: id, encoding: e, size: size}
 	o.ctx, o.cancel = context.WithCancel(s.ctx)
 	s.operations[id] = o
+	s.kept += size
 	return o, nil
 }
 
@@ -314,7 +333,9 @@ func (s *stream) begin(id string, e encoding) (*streamed, error) {
 func (s *stream) complete(id string) {
 	s.mu.Lock()
 	o := s.operations[id]
-	delete(s.operations, id)
+	if o != nil {
+		o.forget()
+	}
 	s.mu.Unlock()
 	if o != nil {
 		o.stop()
@@ -336,9 +357,8 @@ func (o *streamed) run(op *graphql.OperationContext, who identity.Identity) {
 	if op.Operation.Operation != ast.Subscription {
 		responses, ctx := s.exec.DispatchOperation(ctx, op)
 		if response := responses(ctx); response != nil {
-			o.Next(live.Encode(response))
+			o.last(around(o.encoding.next, live.Encode(response)))
 		}
-		o.last(nil)
 		return
 	}
 	subscribing, span := tracer.Start(ctx, "subscribe")
@@ -361,6 +381,15 @@ func (o *streamed) run(op *graphql.OperationContext, who identity.Identity) {
 	subscriber.Deliver()
 }
 
+// forget makes the operation's id free for another. It needs stream.mu.
+func (o *streamed) forget() {
+	o.over = true
+	if s := o.stream; s.operations[o.id] == o {
+		delete(s.operations, o.id)
+		s.kept -= o.size
+	}
+}
+
 // stop ends what goes on in the operation's name.
 func (o *streamed) stop() {
 	o.cancel()
@@ -378,37 +407,36 @@ func (o *streamed) Next(response []byte) {
 	o.stream.mu.Lock()
 	defer o.stream.mu.Unlock()
 	if !o.over {
-		o.push(o.encoding.next, response)
+		o.stream.queue.Push(around(o.encoding.next, response))
 	}
 }
 
-// push queues something that the encoding surrounds.
-func (o *streamed) push(around [2]string, body []byte) {
-	o.stream.queue.Push(sendq.Frame{Head: []byte(around[0]), Body: body, Tail: []byte(around[1])})
+// around returns what an encoding surrounds.
+func around(with [2]string, body []byte) sendq.Frame {
+	return sendq.Frame{Head: []byte(with[0]), Body: body, Tail: []byte(with[1])}
 }
 
 // Room implements live.Sink.
 func (o *streamed) Room(ctx context.Context) error { return o.stream.queue.Room(ctx) }
 
 // End implements live.Sink.
-func (o *streamed) End(list gqlerror.List) { o.last(list) }
+func (o *streamed) End(list gqlerror.List) {
+	o.last(around(o.encoding.failed, live.EncodeErrors(list)))
+}
 
-// last ends the operation, with errors if there are any, and with it the stream that was for it alone.
-func (o *streamed) last(list gqlerror.List) {
+// last sends what ends the operation, all at once, and ends the stream that was for it alone.
+func (o *streamed) last(frames ...sendq.Frame) {
 	s := o.stream
 	s.mu.Lock()
 	if o.over {
 		s.mu.Unlock()
 		return
 	}
-	o.over = true
-	delete(s.operations, o.id)
-	if list != nil {
-		o.push(o.encoding.failed, live.EncodeErrors(list))
-	}
+	o.forget()
 	if o.encoding.complete != "" {
-		s.queue.Push(sendq.Frame{Head: []byte(o.encoding.complete)})
+		frames = append(frames, sendq.Frame{Head: []byte(o.encoding.complete)})
 	}
+	s.queue.Push(frames...)
 	s.mu.Unlock()
 	o.cancel()
 	if s.ends {

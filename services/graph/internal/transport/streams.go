@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"io"
 	"mime"
 	"net/http"
@@ -127,7 +128,7 @@ func (t *Streams) stream(w http.ResponseWriter, r *http.Request, exec graphql.Gr
 		t.http.Refuse(w, r, err)
 		return
 	}
-	o, err := s.begin("", e)
+	o, err := s.begin("", e, 0)
 	if err != nil {
 		s.gone()
 		t.http.Refuse(w, r, err)
@@ -227,7 +228,7 @@ func (t *Streams) begin(w http.ResponseWriter, r *http.Request, token string, ex
 		t.http.malformed(w, r, &problem{http.StatusMethodNotAllowed, "a mutation must be sent with POST"})
 		return
 	}
-	o, err := s.begin(id, eventsOf(id))
+	o, err := s.begin(id, eventsOf(id), sizeOf(params))
 	if err != nil {
 		t.http.Refuse(w, r, err)
 		return
@@ -236,6 +237,13 @@ func (t *Streams) begin(w http.ResponseWriter, r *http.Request, token string, ex
 	op.Headers = nil
 	go o.run(op, who)
 	w.WriteHeader(http.StatusAccepted)
+}
+
+// sizeOf is how much of what asks for an operation is kept for as long as that is under way.
+func sizeOf(params *graphql.RawParams) int {
+	// It was read from JSON, so that it can be written again.
+	variables, _ := json.Marshal(params.Variables)
+	return len(params.Query) + len(variables)
 }
 
 // complete ends an operation of a stream. There may be none, since both sides can end it.
