@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 
 // watchInterval is how often every connection is looked at. No limit on time that a connection has is finer.
 const watchInterval = 500 * time.Millisecond
+
+// watchAtATime is how many are looked at without a pause.
+const watchAtATime = 50
 
 // expiryMargin is how long before its token expires a connection is closed, so that it is never later than that, and
 // none of its calls is made with a token that expires under way.
@@ -81,8 +85,14 @@ func (c *Connections) Run(ctx context.Context) error {
 	for {
 		select {
 		case now := <-ticker.C:
-			for _, each := range c.all() {
-				each.watch(now)
+			open := c.all()
+			pause := watchInterval / 2 * watchAtATime / time.Duration(max(watchAtATime, len(open)))
+			for some := range slices.Chunk(open, watchAtATime) {
+				for _, each := range some {
+					each.watch(now)
+				}
+				// Their pings, and the closes of those that are given up, shall not all leave at the same time.
+				time.Sleep(pause)
 			}
 		case <-ctx.Done():
 			c.metrics.close()

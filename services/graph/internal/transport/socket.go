@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"runtime/debug"
 	"slices"
@@ -100,7 +101,11 @@ type socket struct {
 
 func newSocket(c *Connections, present graphql.ErrorPresenterFunc, exec graphql.GraphExecutor) *socket {
 	now := time.Now()
-	return &socket{connections: c, present: present, exec: exec, opened: now, active: now, idle: now, pinged: now}
+	return &socket{
+		connections: c, present: present, exec: exec, opened: now, active: now, idle: now,
+		// Connections that were made at the same time are not pinged at the same time.
+		pinged: now.Add(-rand.N(busyInterval)),
+	}
 }
 
 // open takes the connection over from the HTTP server.
@@ -330,7 +335,14 @@ func (s *socket) read() {
 		case kind != websocket.TextMessage:
 			s.end(closeBadRequest, "Invalid message received: not text")
 		default:
-			s.receive(raw)
+			// What this goroutine has on its stack once, it keeps for long: there is one for each connection, and it does
+			// nothing but wait most of the time.
+			received := make(chan struct{})
+			go func() {
+				defer close(received)
+				s.receive(raw)
+			}()
+			<-received
 		}
 	}
 }
