@@ -18,7 +18,7 @@ import (
 const watchInterval = 500 * time.Millisecond
 
 // watchAtATime is how many are looked at without a pause.
-const watchAtATime = 50
+const watchAtATime = 250
 
 // expiryMargin is how long before its token expires a connection is closed, so that it is never later than that, and
 // none of its calls is made with a token that expires under way.
