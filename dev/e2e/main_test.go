@@ -39,28 +39,58 @@ const startTimeout = 15 * time.Minute
 var world = &sharedWorld{}
 
 type sharedWorld struct {
-	once     sync.Once
-	programs *harness.Programs
-	mysql    *mariadb.Server
-	err      error
+	// checked are the services with the race detector and the fault points, plain those as they are for production.
+	checked, plain built
+	starting       sync.Once
+	mysql          *mariadb.Server
+	err            error
 }
 
-// open builds the services and starts MariaDB, once.
+// open builds the services with everything that finds a mistake and starts MariaDB, once.
 func (w *sharedWorld) open(t *testing.T) (*harness.Programs, *mariadb.Server) {
 	t.Helper()
-	w.once.Do(func() {
+	return w.checked.build(t, harness.Flavour{Race: true, Faults: true}), w.server(t)
+}
+
+// server starts MariaDB, once.
+func (w *sharedWorld) server(t *testing.T) *mariadb.Server {
+	t.Helper()
+	w.starting.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
-		log := slog.New(slog.DiscardHandler)
-		if w.programs, w.err = harness.Build(ctx, harness.Flavour{Race: true, Faults: true}, log); w.err != nil {
-			return
-		}
 		w.mysql, w.err = mariadb.Start(ctx, mariadb.Options{Fast: true, MaxConnections: 1000})
 	})
 	if w.err != nil {
 		t.Fatalf("e2e: %v", w.err)
 	}
-	return w.programs, w.mysql
+	return w.mysql
+}
+
+// built are the services in one flavour.
+type built struct {
+	once     sync.Once
+	programs *harness.Programs
+	err      error
+}
+
+func (b *built) build(t *testing.T, flavour harness.Flavour) *harness.Programs {
+	t.Helper()
+	b.once.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		b.programs, b.err = harness.Build(ctx, flavour, slog.New(slog.DiscardHandler))
+	})
+	if b.err != nil {
+		t.Fatalf("e2e: %v", b.err)
+	}
+	return b.programs
+}
+
+func (b *built) remove() error {
+	if b.programs == nil {
+		return nil
+	}
+	return b.programs.Remove()
 }
 
 func (w *sharedWorld) close() error {
@@ -68,11 +98,12 @@ func (w *sharedWorld) close() error {
 	if w.mysql != nil {
 		errs = append(errs, w.mysql.Stop())
 	}
-	if w.programs != nil {
-		errs = append(errs, w.programs.Remove())
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, w.checked.remove(), w.plain.remove())...)
 }
+
+// patientPings is a setting for tests whose sockets answer pings only when the test comes to read them, which takes a
+// while on a busy machine.
+const patientPings = "GRAPH_SOCKET_PONG_TIMEOUT=1m"
 
 // shared is the stack that tests share which only talk.
 var shared = &sharedStack{}
@@ -96,7 +127,8 @@ func sharedFor(t *testing.T) *harness.Stack {
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
 		shared.stack, shared.err = harness.Start(ctx, harness.Options{
-			Programs: programs, Dir: shared.dir, MySQL: mysql, Messages: 2, Graphs: 2, Env: []string{harness.CheapPasswords},
+			Programs: programs, Dir: shared.dir, MySQL: mysql, Messages: 2, Graphs: 2,
+			Env: []string{harness.CheapPasswords, patientPings},
 		})
 	})
 	if shared.err != nil {
@@ -121,6 +153,12 @@ func (s *sharedStack) close(passed bool) error {
 func ownStack(t *testing.T, opts harness.Options) *harness.Stack {
 	t.Helper()
 	opts.Programs, _ = world.open(t)
+	return startStack(t, opts)
+}
+
+// startStack is ownStack with programs of the test's own choice.
+func startStack(t *testing.T, opts harness.Options) *harness.Stack {
+	t.Helper()
 	opts.Env = append(opts.Env, harness.CheapPasswords)
 	opts.Dir = keptDir(t)
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
@@ -143,7 +181,7 @@ func ownStack(t *testing.T, opts harness.Options) *harness.Stack {
 // onSharedMySQL makes a stack use the MariaDB that all share, with databases of its own.
 func onSharedMySQL(t *testing.T, opts harness.Options) harness.Options {
 	t.Helper()
-	_, opts.MySQL = world.open(t)
+	opts.MySQL = world.server(t)
 	return opts
 }
 

@@ -24,7 +24,7 @@ var withSchema = []string{"users", "messages"}
 // database makes an empty database for a service, and returns the setting that names it and a connection to it.
 func database(t *testing.T, service string) (setting string, db *sql.DB) {
 	t.Helper()
-	_, mysql := world.open(t)
+	mysql := world.server(t)
 	name := "e2e_" + service + "_" + strings.ReplaceAll(ids.New().String(), "-", "")
 	if err := mysql.CreateDatabase(t.Context(), name); err != nil {
 		t.Fatal(err)
