@@ -87,6 +87,7 @@ func (s *lightSocket) introduce(token string) error {
 	if err != nil {
 		return err
 	}
+	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusSwitchingProtocols {
 		return fmt.Errorf("the handshake is answered with %s", answer.Status)
 	}
@@ -320,11 +321,15 @@ var polite, rude = []visit{
 	},
 	func(ctx context.Context, endpoint string, _ *client.Client, _ string) error {
 		s, err := dialLight(ctx, endpoint, "no token")
-		var closed *closedError
-		if !errors.As(err, &closed) || closed.code != 4403 {
-			return fmt.Errorf("without a token: %v, %w", s, err)
+		if err == nil {
+			_ = s.conn.Close()
+			return errors.New("somebody without a token is let in")
 		}
-		return nil
+		var closed *closedError
+		if errors.As(err, &closed) && closed.code == 4403 {
+			return nil
+		}
+		return err
 	},
 }, []visit{
 	// A reset before the handshake is answered.
@@ -397,6 +402,10 @@ func cutStream(ctx context.Context, endpoint string, who *client.Client, after, 
 	if err != nil {
 		return err
 	}
+	defer func() {
+		_ = conn.Close() // Before the body, which would be read to its end.
+		_ = answer.Body.Close()
+	}()
 	if answer.StatusCode != http.StatusOK {
 		return fmt.Errorf("the subscription is answered with %s", answer.Status)
 	}

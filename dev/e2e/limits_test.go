@@ -70,14 +70,14 @@ func TestTimesThatASocketHasAreLimitedAndSettings(t *testing.T) {
 	})
 	t.Run("a reservation that nobody comes for is forgotten", func(t *testing.T) {
 		t.Parallel()
-		reserved, _ := request(t, ann, http.MethodPut, endpoint, nil)
+		reserved := request(t, ann, http.MethodPut, endpoint, nil)
 		token, err := io.ReadAll(reserved.Body)
 		if err != nil || reserved.StatusCode != http.StatusCreated {
 			t.Fatalf("the reservation is answered with %s, %v", reserved.Status, err)
 		}
 		eventually(t, "it is forgotten", func(context.Context) (bool, error) {
 			// This asks for nothing that would use it.
-			answer, _ := request(t, ann, http.MethodDelete, endpoint+"?operationId=none", nil, "X-GraphQL-Event-Stream-Token: "+string(token))
+			answer := request(t, ann, http.MethodDelete, endpoint+"?operationId=none", nil, "X-GraphQL-Event-Stream-Token: "+string(token))
 			return answer.StatusCode == http.StatusNotFound, nil
 		})
 	})
@@ -198,7 +198,7 @@ func TestNumbersThatASocketAndAUserHaveAreLimitedAndSettings(t *testing.T) {
 		for method, headers := range map[string][]string{
 			http.MethodPost: {"Accept: text/event-stream"}, http.MethodPut: nil,
 		} {
-			answer, _ := request(t, bob, method, endpoint, parameters{Query: newMessage, Variables: variables}, headers...)
+			answer := request(t, bob, method, endpoint, parameters{Query: newMessage, Variables: variables}, headers...)
 			if got := single(t, answer); answer.StatusCode != http.StatusTooManyRequests || got.code() != "RATE_LIMITED" {
 				t.Errorf("%s is answered with %s and %s", method, answer.Status, got.code())
 			}

@@ -2,7 +2,9 @@
 // talked to only through GraphQL and WebSocket. Its tests bear the names of what must hold.
 //
 // Tests that only talk share a stack of two graph and two messages processes, each with users of its own. Those that
-// strike faults or look at costs have a stack of their own. Those whose statement is a time do not run in parallel.
+// strike faults or look at costs have a stack of their own. Those whose statement is a time or an amount do not run in
+// parallel, and those that count what a crowd costs run services as they are built for production; the others have the
+// race detector.
 package e2e
 
 import (

@@ -108,13 +108,11 @@ type rawSocket struct {
 	t    *testing.T
 	conn *net.TCPConn
 	in   *bufio.Reader
-	// answered is the server's half of the handshake.
-	answered *http.Response
 }
 
 // handshake asks for a WebSocket with the given headers besides those that always must be there, and returns the answer
 // and, when it is 101, the socket.
-func handshake(t *testing.T, endpoint string, headers ...string) (*http.Response, *rawSocket) {
+func handshake(t *testing.T, endpoint string, headers ...string) (*reply, *rawSocket) {
 	t.Helper()
 	var key [16]byte
 	_, _ = rand.Read(key[:]) // It never fails.
@@ -138,7 +136,7 @@ func handshake(t *testing.T, endpoint string, headers ...string) (*http.Response
 }
 
 // rawHandshake sends a GET request with nothing but the given headers.
-func rawHandshake(t *testing.T, endpoint string, headers ...string) (*http.Response, *rawSocket) {
+func rawHandshake(t *testing.T, endpoint string, headers ...string) (*reply, *rawSocket) {
 	t.Helper()
 	target, err := url.Parse(endpoint)
 	if err != nil {
@@ -153,20 +151,16 @@ func rawHandshake(t *testing.T, endpoint string, headers ...string) (*http.Respo
 	s.write(fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n\r\n", target.RequestURI(), target.Host,
 		strings.Join(headers, "\r\n")))
 	s.deadline()
-	s.answered, err = http.ReadResponse(s.in, nil)
+	response, err := http.ReadResponse(s.in, nil)
 	if err != nil {
 		t.Fatalf("the handshake is not answered: %v", err)
 	}
-	if s.answered.StatusCode == http.StatusSwitchingProtocols {
-		return s.answered, s
+	answer := &reply{Response: response, cancel: func() { _ = conn.Close() }}
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return answer, s
 	}
-	body, err := io.ReadAll(s.answered.Body)
-	if err != nil {
-		t.Fatalf("read the answer to a handshake: %v", err)
-	}
-	_ = s.answered.Body.Close()
-	s.answered.Body = io.NopCloser(bytes.NewReader(body))
-	return s.answered, nil
+	t.Cleanup(func() { _ = response.Body.Close() })
+	return answer, nil
 }
 
 // dialRaw opens a socket that has said nothing yet.

@@ -48,6 +48,7 @@ func TestEveryWireYieldsLiveEventsInOrder(t *testing.T) {
 	onEveryWire(t, func(t *testing.T, w wire) {
 		ann, bob := account(t, stack, "Ann"), account(t, stack, "Bob")
 		f := w.subscribe(t, ann, cursor(t, ann))
+		begun := time.Now()
 		for i := range 20 {
 			body := fmt.Sprintf("message %d\r\n--graphql--\n\ndata: \u2028 \"größer\" 🙂 \t", i)
 			from, to := bob, ann
@@ -59,8 +60,12 @@ func TestEveryWireYieldsLiveEventsInOrder(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			// One by one, so that an event that is kept back until the next would be missed.
+			// One by one, so that an event that is kept back until the next would be missed, and one that is kept back
+			// until a heartbeat takes far too long.
 			wantResult(t, f, strings.TrimSpace(strings.ReplaceAll(body, "\r\n", "\n")))
+		}
+		if took := time.Since(begun); took > patience {
+			t.Errorf("20 events took %v", took)
 		}
 		f.stop(t)
 	})
@@ -250,15 +255,14 @@ func TestASingleConnectionCarriesManyOperationsAndOnlyItsOwners(t *testing.T) {
 		}
 		return f, ann
 	}
-	post := func(t *testing.T, f *singleFlow, who *client.Client, id any, query string, variables map[string]any) *http.Response {
+	post := func(t *testing.T, f *singleFlow, who *client.Client, id any, query string, variables map[string]any) *reply {
 		t.Helper()
 		var extensions map[string]any
 		if id != nil {
 			extensions = map[string]any{"operationId": id}
 		}
-		answer, _ := request(t, who, http.MethodPost, f.endpoint,
+		return request(t, who, http.MethodPost, f.endpoint,
 			parameters{Query: query, Variables: variables, Extensions: extensions}, append(f.header, "Accept: application/json")...)
-		return answer
 	}
 	t.Run("operations beside each other", func(t *testing.T) {
 		t.Parallel()
@@ -300,7 +304,7 @@ func TestASingleConnectionCarriesManyOperationsAndOnlyItsOwners(t *testing.T) {
 	t.Run("a second stream for one reservation", func(t *testing.T) {
 		t.Parallel()
 		f, ann := open(t)
-		answer, _ := request(t, ann, http.MethodGet, f.endpoint, nil, append(f.header, "Accept: text/event-stream")...)
+		answer := request(t, ann, http.MethodGet, f.endpoint, nil, append(f.header, "Accept: text/event-stream")...)
 		if answer.StatusCode != http.StatusConflict {
 			t.Errorf("it is answered with %s", answer.Status)
 		}
@@ -313,7 +317,7 @@ func TestASingleConnectionCarriesManyOperationsAndOnlyItsOwners(t *testing.T) {
 			if answer := post(t, f, who, "3", "{ me { username } }", nil); answer.StatusCode < 400 {
 				t.Errorf("an operation of %s is answered with %s", name, answer.Status)
 			}
-			answer, _ := request(t, who, http.MethodDelete, f.endpoint+"?operationId="+strings.ReplaceAll(f.id, " ", "%20"), nil, f.header...)
+			answer := request(t, who, http.MethodDelete, f.endpoint+"?operationId="+strings.ReplaceAll(f.id, " ", "%20"), nil, f.header...)
 			if answer.StatusCode < 400 {
 				t.Errorf("%s may end an operation: %s", name, answer.Status)
 			}
@@ -328,12 +332,12 @@ func TestASingleConnectionCarriesManyOperationsAndOnlyItsOwners(t *testing.T) {
 		for method, headers := range map[string][]string{
 			http.MethodGet: {"Accept: text/event-stream", header}, http.MethodDelete: {header},
 		} {
-			answer, _ := request(t, ann, method, ann.Endpoint()+"?operationId=1", nil, headers...)
+			answer := request(t, ann, method, ann.Endpoint()+"?operationId=1", nil, headers...)
 			if answer.StatusCode < 400 || answer.StatusCode >= 500 {
 				t.Errorf("%s is answered with %s", method, answer.Status)
 			}
 		}
-		answer, _ := request(t, ann, http.MethodPost, ann.Endpoint(), parameters{
+		answer := request(t, ann, http.MethodPost, ann.Endpoint(), parameters{
 			Query: "{ me { id } }", Extensions: map[string]any{"operationId": "1"},
 		}, "Accept: application/json", header)
 		if answer.StatusCode != http.StatusNotFound {
@@ -342,7 +346,7 @@ func TestASingleConnectionCarriesManyOperationsAndOnlyItsOwners(t *testing.T) {
 	})
 	t.Run("without anybody's token", func(t *testing.T) {
 		t.Parallel()
-		answer, _ := request(t, client.New(stack.Endpoints()[0]), http.MethodPut, stack.Endpoints()[0], nil)
+		answer := request(t, client.New(stack.Endpoints()[0]), http.MethodPut, stack.Endpoints()[0], nil)
 		if answer.StatusCode != http.StatusUnauthorized {
 			t.Errorf("a reservation is answered with %s", answer.Status)
 		}

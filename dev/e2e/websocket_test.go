@@ -409,7 +409,7 @@ func TestASubprotocolThatIsNotSpokenIsNotChosenAndClosesTheSocketWith4406(t *tes
 }
 
 // wantRefusal checks an answer that is no socket: GraphQL JSON as any other.
-func wantRefusal(t *testing.T, answer *http.Response, status int, code string) {
+func wantRefusal(t *testing.T, answer *reply, status int, code string) {
 	t.Helper()
 	body, err := io.ReadAll(answer.Body)
 	if err != nil {

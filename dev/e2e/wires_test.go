@@ -156,11 +156,16 @@ type parameters struct {
 // streams are the connections of clients that read an answer while it is written.
 var streams = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
 
-// request sends a request in the name of the client's account, and returns an answer that can be read until the test
-// ends, or until cancel is called.
-func request(
-	t *testing.T, c *client.Client, method, endpoint string, body any, headers ...string,
-) (answer *http.Response, cancel context.CancelFunc) {
+// reply is an HTTP response that ends with the test at the latest.
+type reply struct {
+	*http.Response
+
+	// cancel cuts the connection.
+	cancel context.CancelFunc
+}
+
+// request sends a request in the name of the client's account.
+func request(t *testing.T, c *client.Client, method, endpoint string, body any, headers ...string) *reply {
 	t.Helper()
 	var content io.Reader
 	if body != nil {
@@ -185,16 +190,16 @@ func request(
 	// An answer that never begins would hang the test.
 	late := time.AfterFunc(patience, cancel)
 	defer late.Stop()
-	answer, err = streams.Do(req)
+	response, err := streams.Do(req)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, endpoint, err)
 	}
-	t.Cleanup(func() { _ = answer.Body.Close() })
-	return answer, cancel
+	t.Cleanup(func() { _ = response.Body.Close() })
+	return &reply{Response: response, cancel: cancel}
 }
 
 // single returns the response of an answer that is no stream.
-func single(t *testing.T, answer *http.Response) *flowEnd {
+func single(t *testing.T, answer *reply) *flowEnd {
 	t.Helper()
 	kind, _, err := mime.ParseMediaType(answer.Header.Get("Content-Type"))
 	if err != nil || (kind != "application/json" && kind != "application/graphql-response+json") {
@@ -219,12 +224,11 @@ func (ended) stop(*testing.T)                               {}
 
 // eventStream reads an answer of server-sent events.
 type eventStream struct {
-	answer *http.Response
 	in     *bufio.Reader
 	cancel context.CancelFunc
 }
 
-func newEventStream(t *testing.T, answer *http.Response, cancel context.CancelFunc) *eventStream {
+func newEventStream(t *testing.T, answer *reply) *eventStream {
 	t.Helper()
 	kind, params, err := mime.ParseMediaType(answer.Header.Get("Content-Type"))
 	if err != nil || answer.StatusCode != http.StatusOK || kind != "text/event-stream" ||
@@ -234,7 +238,7 @@ func newEventStream(t *testing.T, answer *http.Response, cancel context.CancelFu
 	if cache := answer.Header.Get("Cache-Control"); !strings.Contains(cache, "no-cache") && !strings.Contains(cache, "no-store") {
 		t.Errorf("the stream may be cached: %q", cache)
 	}
-	return &eventStream{answer: answer, in: bufio.NewReader(answer.Body), cancel: cancel}
+	return &eventStream{in: bufio.NewReader(answer.Body), cancel: answer.cancel}
 }
 
 // event returns the next event, or io.EOF when the answer ended in good order.
@@ -343,12 +347,12 @@ func openEvents(method string) func(*testing.T, *client.Client, string, map[stri
 			}
 			endpoint, body = endpoint+"?"+values.Encode(), nil
 		}
-		answer, cancel := request(t, c, method, endpoint, body, "Accept: text/event-stream")
+		answer := request(t, c, method, endpoint, body, "Accept: text/event-stream")
 		// Whatever is wrong with the operation is told by events. What is wrong with the request need not be.
 		if answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusMethodNotAllowed {
 			return ended{single(t, answer)}
 		}
-		return eventsFlow{newEventStream(t, answer, cancel)}
+		return eventsFlow{newEventStream(t, answer)}
 	}
 }
 
@@ -390,7 +394,7 @@ type singleFlow struct {
 func openSingle(inURL bool) func(*testing.T, *client.Client, string, map[string]any) flow {
 	return func(t *testing.T, c *client.Client, query string, variables map[string]any) flow {
 		t.Helper()
-		reserved, _ := request(t, c, http.MethodPut, c.Endpoint(), nil)
+		reserved := request(t, c, http.MethodPut, c.Endpoint(), nil)
 		if c.Token == "" && reserved.StatusCode == http.StatusUnauthorized {
 			return ended{single(t, reserved)}
 		}
@@ -410,14 +414,14 @@ func openSingle(inURL bool) func(*testing.T, *client.Client, string, map[string]
 		listen := func() {
 			// What EventSource sends, which cannot set any header.
 			anybody := c.As(client.User{}, "")
-			answer, cancel := request(t, anybody, http.MethodGet, f.endpoint, nil, append(f.header, "Accept: text/event-stream")...)
-			f.eventStream = newEventStream(t, answer, cancel)
+			answer := request(t, anybody, http.MethodGet, f.endpoint, nil, append(f.header, "Accept: text/event-stream")...)
+			f.eventStream = newEventStream(t, answer)
 		}
 		if !inURL {
 			listen()
 		}
 		operation := parameters{Query: query, Variables: variables, Extensions: map[string]any{"operationId": f.id}}
-		accepted, _ := request(t, c, http.MethodPost, f.endpoint, operation, append(f.header, "Accept: application/json")...)
+		accepted := request(t, c, http.MethodPost, f.endpoint, operation, append(f.header, "Accept: application/json")...)
 		switch accepted.StatusCode {
 		case http.StatusAccepted:
 		case http.StatusOK, http.StatusBadRequest, http.StatusUnauthorized:
@@ -455,7 +459,7 @@ func (f *singleFlow) stop(t *testing.T) {
 	if strings.Contains(f.endpoint, "?") {
 		separator = "&"
 	}
-	answer, _ := request(t, f.client, http.MethodDelete, f.endpoint+separator+"operationId="+url.QueryEscape(f.id), nil, f.header...)
+	answer := request(t, f.client, http.MethodDelete, f.endpoint+separator+"operationId="+url.QueryEscape(f.id), nil, f.header...)
 	if answer.StatusCode != http.StatusOK {
 		t.Fatalf("the end of an operation is answered with %s", answer.Status)
 	}
@@ -472,7 +476,7 @@ type multipartFlow struct {
 func openMultipart(accept string) func(*testing.T, *client.Client, string, map[string]any) flow {
 	return func(t *testing.T, c *client.Client, query string, variables map[string]any) flow {
 		t.Helper()
-		answer, cancel := request(t, c, http.MethodPost, c.Endpoint(), parameters{Query: query, Variables: variables}, "Accept: "+accept)
+		answer := request(t, c, http.MethodPost, c.Endpoint(), parameters{Query: query, Variables: variables}, "Accept: "+accept)
 		kind, params, err := mime.ParseMediaType(answer.Header.Get("Content-Type"))
 		if err == nil && strings.HasPrefix(kind, "application/") {
 			// Nothing began, or the whole result is there, and the client takes JSON as well.
@@ -488,7 +492,7 @@ func openMultipart(accept string) func(*testing.T, *client.Client, string, map[s
 		if err != nil || answer.StatusCode != http.StatusOK || kind != "multipart/mixed" || params["boundary"] == "" {
 			t.Fatalf("the operation is answered with %s and the Content-Type %q", answer.Status, answer.Header.Get("Content-Type"))
 		}
-		return &multipartFlow{in: bufio.NewReader(answer.Body), boundary: params["boundary"], cancel: cancel}
+		return &multipartFlow{in: bufio.NewReader(answer.Body), boundary: params["boundary"], cancel: answer.cancel}
 	}
 }
 
