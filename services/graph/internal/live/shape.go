@@ -73,7 +73,7 @@ func keyOf(op *graphql.OperationContext, variables map[string]any) shapeKey {
 func startOf(op *graphql.OperationContext) (string, error) {
 	fields := graphql.CollectFields(op, op.Operation.SelectionSet, nil)
 	if len(fields) != 1 || fields[0].Name != fieldName {
-		return "", errs.New(errs.Invalid, "a subscription must select "+fieldName)
+		return "", errs.New(errs.Invalid, "a subscription must select "+fieldName+", once")
 	}
 	after := fields[0].ArgumentMap(op.Variables)[afterName]
 	if after == nil {

@@ -24,7 +24,8 @@ var public = map[string]bool{
 	"_service":   true,
 }
 
-// Guard refuses an operation with any other root field unless a valid token came with it. It is an extension of
+// Guard refuses an operation with any other root field unless a valid token came with it, and introspection where that is
+// off. It is an extension of
 // gqlgen's server.
 type Guard struct {
 	// Revocations are the sessions whose tokens are not valid, although they were when a socket was opened.
@@ -43,6 +44,10 @@ func (Guard) Validate(graphql.ExecutableSchema) error { return nil }
 func (g Guard) MutateOperationContext(ctx context.Context, op *graphql.OperationContext) *gqlerror.Error {
 	needsToken := false
 	for _, field := range graphql.CollectFields(op, op.Operation.SelectionSet, nil) {
+		if op.DisableIntrospection && (field.Name == "__schema" || field.Name == "__type") {
+			// The library would answer with an error of ours.
+			return apierr.Refuse(errs.New(errs.Forbidden, "this server does not show its schema"))
+		}
 		needsToken = needsToken || !public[field.Name]
 	}
 	if !needsToken {
