@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"runtime/debug"
 	"slices"
@@ -101,11 +100,7 @@ type socket struct {
 
 func newSocket(c *Connections, present graphql.ErrorPresenterFunc, exec graphql.GraphExecutor) *socket {
 	now := time.Now()
-	return &socket{
-		connections: c, present: present, exec: exec, opened: now, active: now, idle: now,
-		// Connections that were made at the same time are not pinged at the same time.
-		pinged: now.Add(-rand.N(busyInterval)),
-	}
+	return &socket{connections: c, present: present, exec: exec, opened: now, active: now, idle: now, pinged: now}
 }
 
 // open takes the connection over from the HTTP server.
