@@ -447,6 +447,18 @@ func TestSocketsThatAreNone(t *testing.T) {
 	}
 }
 
+func TestAPingWithATokenThatIsNoneClosesTheSocket(t *testing.T) {
+	s := start(t, nil)
+	ada := s.add(t, "ada")
+	for _, token := range []any{"", "Bearer", 7, nil, map[string]any{}} {
+		c := s.connect(t, ada.token)
+		c.send(wsMessage{Type: "ping", Payload: encode(t, map[string]any{"authorization": token})})
+		if code, before := c.closed(); code != 4403 || len(before) > 0 {
+			t.Errorf("%v: closed with %d after %v", token, code, before)
+		}
+	}
+}
+
 func TestOtherSubprotocolsAreClosedWithTheirOwnCode(t *testing.T) {
 	s := start(t, nil)
 	for _, offered := range [][]string{nil, {"graphql-ws"}} {

@@ -237,7 +237,7 @@ func (s *socket) revoke(session ids.ID) {
 	mine := s.acknowledged && s.who.SessionID == session
 	s.mu.Unlock()
 	if mine {
-		// After what is queued, which was meant for the session while it stood, and may be the answer to its signOut.
+		// After what is queued, which was meant for the session while it stood.
 		s.end(closeForbidden, reasonRevoked)
 	}
 }
@@ -406,7 +406,8 @@ func (s *socket) introduce(payload json.RawMessage) {
 		s.end(closeTooManyInits, "Too many initialisation requests")
 		return
 	}
-	who, ok := s.authenticate(authorization(payload))
+	header, _ := authorization(payload)
+	who, ok := s.authenticate(header)
 	if !ok {
 		return
 	}
@@ -420,16 +421,17 @@ func (s *socket) introduce(payload json.RawMessage) {
 	s.queue.Push(sendq.Frame{Op: sendq.Text, Body: ackMessage})
 }
 
-// authorization returns the token that a payload brings, in the form of the header.
-func authorization(payload json.RawMessage) string {
+// authorization returns the token that a payload brings, in the form of the header, and whether it means to bring one:
+// what is no string is none that anybody could accept.
+func authorization(payload json.RawMessage) (header string, brought bool) {
 	fields, _ := members(payload)
 	for _, name := range []string{"authorization", "Authorization"} {
-		var value string
-		if isString(fields[name], &value) {
-			return value
+		if value, ok := fields[name]; ok {
+			isString(value, &header)
+			return header, true
 		}
 	}
-	return ""
+	return "", false
 }
 
 // authenticate returns whom a token stands for, and closes the connection when it is not valid.
@@ -450,7 +452,8 @@ func (s *socket) authenticate(header string) (identity.Identity, bool) {
 
 // ping answers a ping of the protocol. It may bring a newer token, which is not sent back.
 func (s *socket) ping(payload json.RawMessage) {
-	if header := authorization(payload); header != "" {
+	if header, brought := authorization(payload); brought {
+		// The pong says that the token was accepted, so there must be none for one that was not.
 		if !s.renew(header) {
 			return
 		}
