@@ -11,7 +11,7 @@ type Config struct {
 	InitTimeout  time.Duration `default:"10s" help:"How long a WebSocket's client may take to say who it is."`
 	IdleTimeout  time.Duration `default:"10m" help:"How long a WebSocket may have no operation under way; 0 for ever."`
 	PingInterval time.Duration `default:"20s" help:"How often a WebSocket's client that says nothing is asked whether it is there, and how often other streams are kept from looking dead."`
-	PongTimeout  time.Duration `default:"4s" help:"How long a client may take to answer a ping. It is also how often one that is being sent something is pinged."`
+	PongTimeout  time.Duration `default:"4s" help:"How long a client may take to answer a ping. One that is being sent something is pinged every 3 s."`
 	WriteTimeout time.Duration `default:"5s" help:"How long a client may take to take the next 16 KiB of what it is sent."`
 
 	// Operations counts queries, mutations and subscriptions alike.
